@@ -1,0 +1,258 @@
+//! A machine for unit tests: memory whose every store is seen, a CPU whose barriers and TLB invalidations are calls
+//! in the same log, and a frame pool that can be told to run dry.
+//!
+//! It does not behave like hardware (a model of the hardware does that); it shows in which order software acted.
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::vec::Vec;
+
+use crate::addr::{PAGE_BYTES, Pa};
+use crate::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
+use crate::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
+
+/// One thing the software under test did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A plain store of one word.
+    Store(Pa, u64),
+    /// A run of plain stores into memory nobody else reaches yet: address and number of words.
+    Fill(Pa, usize),
+    /// A compare-and-swap that wrote: address, word before, word after.
+    Swap(Pa, u64, u64),
+    /// An atomic AND: address, mask.
+    And(Pa, u64),
+    /// An atomic OR: address, mask.
+    Or(Pa, u64),
+    /// A barrier.
+    Barrier(Barrier),
+    /// A TLB invalidation on the CPU side.
+    Tlbi(Vttbr, Tlbi),
+    /// A cache clean: address, bytes.
+    Clean(Pa, u64),
+    /// A cache invalidation: address, bytes.
+    Invalidate(Pa, u64),
+    /// The vCPUs of a tree were stopped.
+    Hold,
+    /// They were let go.
+    Release,
+    /// A device register was written: offset, value.
+    Register(usize, u64),
+    /// A frame block was given back.
+    Free(Pa),
+    /// A test's own mark.
+    Mark(&'static str),
+}
+
+thread_local! {
+    // A word lies in a slice that the library borrows from the memory, so it can't borrow the log's owner; each
+    // test runs in a thread of its own.
+    static TRACE: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Adds `event` to the log of this thread.
+pub fn record(event: Event) {
+    TRACE.with_borrow_mut(|t| t.push(event));
+}
+
+/// Empties the log of this thread and gives it back.
+pub fn take_trace() -> Vec<Event> {
+    TRACE.take()
+}
+
+/// A word of [`Fake`] memory; every change of it is in the log.
+pub struct FakeWord {
+    pa: Pa,
+    value: AtomicU64,
+}
+
+impl Word for FakeWord {
+    fn load(&self) -> u64 {
+        self.value.load(Ordering::SeqCst)
+    }
+
+    fn store(&self, value: u64) {
+        record(Event::Store(self.pa, value));
+        self.value.store(value, Ordering::SeqCst);
+    }
+
+    fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
+        let result = self.value.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst);
+        if result.is_ok() {
+            record(Event::Swap(self.pa, current, new));
+        }
+        result
+    }
+
+    fn fetch_and(&self, mask: u64) -> u64 {
+        record(Event::And(self.pa, mask));
+        self.value.fetch_and(mask, Ordering::SeqCst)
+    }
+
+    fn fetch_or(&self, mask: u64) -> u64 {
+        record(Event::Or(self.pa, mask));
+        self.value.fetch_or(mask, Ordering::SeqCst)
+    }
+}
+
+/// The machine: `frames` 4 KiB frames from [`Fake::BASE`], all in the pool at first.
+pub struct Fake {
+    words: Vec<FakeWord>,
+    free: RefCell<Vec<bool>>,
+    reserved: Cell<usize>,
+    clock_us: Cell<u64>,
+    /// What [`Cpu::hold`] answers.
+    pub hold_result: Cell<Result<(), HoldTimeout>>,
+}
+
+impl Fake {
+    /// Where its memory begins: 1 GiB-aligned, and not zero, so that a forgotten base shows.
+    pub const BASE: Pa = Pa(0x1_4000_0000);
+
+    /// A machine with `frames` frames, each word holding a pattern that is no valid descriptor.
+    pub fn new(frames: usize) -> Self {
+        take_trace();
+        let words = (0..frames as u64 * 512)
+            .map(|i| FakeWord { pa: Self::BASE.offset(i * 8), value: AtomicU64::new(0xdead_beef_0000_0000) })
+            .collect();
+        Self {
+            words,
+            free: RefCell::new(vec![true; frames]),
+            reserved: Cell::new(0),
+            clock_us: Cell::new(0),
+            hold_result: Cell::new(Ok(())),
+        }
+    }
+
+    fn index(pa: Pa) -> usize {
+        usize::try_from(pa.0.checked_sub(Self::BASE.0).expect("address below the fake memory") / 8).unwrap()
+    }
+
+    /// Reads the word at `pa`.
+    pub fn read(&self, pa: Pa) -> u64 {
+        self.words[Self::index(pa)].value.load(Ordering::SeqCst)
+    }
+
+    /// Writes the word at `pa` as a device or another CPU would: it is not in the log.
+    pub fn write_behind(&self, pa: Pa, value: u64) {
+        self.words[Self::index(pa)].value.store(value, Ordering::SeqCst);
+    }
+
+    /// ORs `bits` into the word at `pa` as hardware does when it updates a descriptor: it is not in the log.
+    pub fn or_behind(&self, pa: Pa, bits: u64) {
+        self.words[Self::index(pa)].value.fetch_or(bits, Ordering::SeqCst);
+    }
+
+    /// Lets the clock run on.
+    pub fn advance_us(&self, us: u64) {
+        self.clock_us.set(self.clock_us.get() + us);
+    }
+
+    fn frame_pa(index: usize) -> Pa {
+        Self::BASE.offset(index as u64 * PAGE_BYTES)
+    }
+}
+
+impl Memory for Fake {
+    type Word = FakeWord;
+
+    fn words(&self, pa: Pa, count: usize) -> &[FakeWord] {
+        assert!(pa.is_aligned(8), "unaligned word access at {pa}");
+        &self.words[Self::index(pa)..][..count]
+    }
+
+    fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
+        record(Event::Fill(pa, count));
+        for (i, word) in self.words(pa, count).iter().enumerate() {
+            word.value.store(value(i), Ordering::SeqCst);
+        }
+    }
+}
+
+impl Frames for Fake {
+    fn alloc(&self, order: u32) -> Option<FrameBlock> {
+        let count = 1usize << order;
+        if self.free_frames() < count {
+            return None;
+        }
+        let mut free = self.free.borrow_mut();
+        let first = (0..free.len())
+            .step_by(count)
+            .find(|&i| free.get(i..i + count).is_some_and(|run| run.iter().all(|f| *f)))?;
+        free[first..first + count].fill(false);
+        Some(FrameBlock::from_pa(Self::frame_pa(first), order))
+    }
+
+    fn free(&self, block: FrameBlock) {
+        record(Event::Free(block.pa()));
+        let first = Self::index(block.pa()) / 512;
+        for frame in &mut self.free.borrow_mut()[first..][..1 << block.order()] {
+            assert!(!*frame, "{} was free already", block.pa());
+            *frame = true;
+        }
+    }
+
+    fn reserve(&self, count: usize) -> Result<FrameReserve, OutOfFrames> {
+        let free = self.free_frames();
+        if free < count {
+            return Err(OutOfFrames { needed: count, free });
+        }
+        self.reserved.set(self.reserved.get() + count);
+        Ok(FrameReserve::of(count))
+    }
+
+    fn take(&self, reserve: &mut FrameReserve) -> Option<FrameBlock> {
+        if !reserve.count_down() {
+            return None;
+        }
+        self.reserved.set(self.reserved.get() - 1);
+        let mut free = self.free.borrow_mut();
+        let index = free.iter().position(|f| *f).expect("a reserved frame is there");
+        free[index] = false;
+        Some(FrameBlock::from_pa(Self::frame_pa(index), 0))
+    }
+
+    fn unreserve(&self, reserve: FrameReserve) {
+        self.reserved.set(self.reserved.get() - reserve.left());
+    }
+
+    fn free_frames(&self) -> usize {
+        self.free.borrow().iter().filter(|f| **f).count() - self.reserved.get()
+    }
+}
+
+impl Cpu for Fake {
+    fn barrier(&self, barrier: Barrier) {
+        record(Event::Barrier(barrier));
+    }
+
+    fn tlbi(&self, vttbr: Vttbr, op: Tlbi) {
+        record(Event::Tlbi(vttbr, op));
+    }
+
+    fn clean_to_poc(&self, pa: Pa, bytes: u64) {
+        record(Event::Clean(pa, bytes));
+    }
+
+    fn invalidate_from_poc(&self, pa: Pa, bytes: u64) {
+        record(Event::Invalidate(pa, bytes));
+    }
+
+    fn hold(&self, _vttbr: Vttbr) -> Result<(), HoldTimeout> {
+        self.hold_result.get()?;
+        record(Event::Hold);
+        Ok(())
+    }
+
+    fn release(&self, _vttbr: Vttbr) {
+        record(Event::Release);
+    }
+
+    fn now_us(&self) -> u64 {
+        self.clock_us.get()
+    }
+
+    fn relax(&self) {
+        self.advance_us(1);
+    }
+}

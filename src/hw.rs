@@ -1,0 +1,213 @@
+//! The seam between the library's logic and the machine: memory that hardware shares with us, barriers, TLB and
+//! cache maintenance, time.
+//!
+//! The library reaches hardware through these traits alone, so that a test (or a model of the hardware) sees every
+//! store, barrier, invalidation and command in order. The image implements them in its architecture shim; tests
+//! implement them in [`crate::fake`].
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::addr::{Ipa, IpaRange, Pa, Vmid};
+use crate::frames::Frames;
+
+/// A 64-bit word in memory that a page-table walker, an SMMU or another CPU may read or change at any time.
+///
+/// Each method is one single-copy atomic access. None of them orders other memory: what must be ordered for a
+/// walker is ordered by [`Cpu::barrier`], which tests can see.
+pub trait Word {
+    /// Reads the word (relaxed).
+    fn load(&self) -> u64;
+    /// Replaces the word (relaxed).
+    fn store(&self, value: u64);
+    /// Replaces `current` by `new` in one atomic step (acquire and release).
+    ///
+    /// # Errors
+    /// Gives back the word found where it was not `current`; nothing is written then.
+    fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64>;
+    /// ANDs `mask` in, in one atomic step (acquire and release), and gives back the word as it was.
+    fn fetch_and(&self, mask: u64) -> u64;
+    /// ORs `mask` in, in one atomic step (acquire and release), and gives back the word as it was.
+    fn fetch_or(&self, mask: u64) -> u64;
+}
+
+impl Word for AtomicU64 {
+    fn load(&self) -> u64 {
+        AtomicU64::load(self, Ordering::Relaxed)
+    }
+
+    fn store(&self, value: u64) {
+        AtomicU64::store(self, value, Ordering::Relaxed);
+    }
+
+    fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
+        AtomicU64::compare_exchange(self, current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    fn fetch_and(&self, mask: u64) -> u64 {
+        AtomicU64::fetch_and(self, mask, Ordering::AcqRel)
+    }
+
+    fn fetch_or(&self, mask: u64) -> u64 {
+        AtomicU64::fetch_or(self, mask, Ordering::AcqRel)
+    }
+}
+
+/// Physical memory as EL2 reaches it: the frames [`Frames`] hands out, and the RAM of guests.
+pub trait Memory {
+    /// How a word of memory is accessed.
+    type Word: Word;
+
+    /// The `count` words from `pa`, which is a multiple of 8 inside one frame block or one guest page run that the
+    /// caller owns or has validated.
+    fn words(&self, pa: Pa, count: usize) -> &[Self::Word];
+
+    /// Stores `value(i)` into word `i` of `count` words from `pa`, memory that **no walker and no other CPU can
+    /// reach yet**: plain stores, which the compiler may merge and vectorise.
+    fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
+        for (i, word) in self.words(pa, count).iter().enumerate() {
+            word.store(value(i));
+        }
+    }
+}
+
+/// The barriers the library asks for (Arm ARM B2.3.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// `DSB ISHST`: earlier stores are visible to the walkers of all PEs before what follows.
+    DsbIshst,
+    /// `DSB ISH`: earlier accesses and TLB invalidations are complete on all PEs before what follows.
+    DsbIsh,
+    /// `DSB ST`: earlier stores are visible to every observer, SMMUs included, before what follows (a register
+    /// write that makes an SMMU look, above all).
+    DsbSt,
+    /// `DSB SY`: earlier accesses are complete for every observer before what follows.
+    DsbSy,
+    /// `ISB`.
+    Isb,
+}
+
+/// TLB invalidations of EL1&0 stage 1 and 2, for the VMID of the tree that is named with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tlbi {
+    /// `TLBI VMALLS12E1IS`: stage 1, stage 2 and combined entries of the VMID, on all PEs of the inner shareable
+    /// domain.
+    VmallS12E1Is,
+    /// `TLBI VMALLE1IS`: stage 1 and combined entries of the VMID.
+    VmallE1Is,
+    /// `TLBI IPAS2E1IS`: stage-2 entries of any level for one guest page; combined entries stay.
+    IpaS2E1Is(Ipa),
+}
+
+/// The root of a stage-2 tree as a PE's VTTBR_EL2 holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vttbr {
+    /// The view's VMID.
+    pub vmid: Vmid,
+    /// The (first) root table, aligned to the size of all concatenated root tables.
+    pub root: Pa,
+}
+
+/// What the library asks of the CPU it runs on.
+pub trait Cpu {
+    /// Executes `barrier`.
+    fn barrier(&self, barrier: Barrier);
+
+    /// Issues `op` for the VMID of `vttbr`, with `vttbr` loaded in VTTBR_EL2 while it executes. Completion needs
+    /// [`Barrier::DsbIsh`] after it.
+    fn tlbi(&self, vttbr: Vttbr, op: Tlbi);
+
+    /// Cleans the cache lines of `bytes` from `pa` to the point of coherency. A no-op is right where every walker
+    /// and queue is coherent. Completion needs a DSB after it.
+    fn clean_to_poc(&self, pa: Pa, bytes: u64);
+
+    /// Invalidates the cache lines of `bytes` from `pa`, so that what a device that is not coherent wrote is read
+    /// from memory.
+    fn invalidate_from_poc(&self, pa: Pa, bytes: u64);
+
+    /// Makes every vCPU that runs on `vttbr` stop at EL2, having executed a DSB there: until [`Cpu::release`] no
+    /// walk of that tree is begun or under way. A vCPU that is at EL2 already (the caller's) counts.
+    ///
+    /// # Errors
+    /// A vCPU did not arrive in the shim's time limit; none is held then.
+    fn hold(&self, vttbr: Vttbr) -> Result<(), HoldTimeout>;
+
+    /// Lets the vCPUs held by [`Cpu::hold`] go on.
+    fn release(&self, vttbr: Vttbr);
+
+    /// Time since some fixed moment, in microseconds; never goes backwards.
+    fn now_us(&self) -> u64;
+
+    /// Called between the polls of a bounded wait: a hint to the CPU, and a window in which interrupts may be
+    /// taken.
+    fn relax(&self);
+}
+
+/// A vCPU did not come to EL2 when it was asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldTimeout;
+
+/// All the library needs of its surroundings, in one bound.
+pub trait Platform: Memory + Frames + Cpu {}
+
+impl<T: Memory + Frames + Cpu> Platform for T {}
+
+/// Polls `done` until it is true or `limit_us` microseconds have passed, and says whether it came true. `done` is
+/// asked at least once after the time is up, so that a CPU that was away for long does not report a time-out that
+/// was none.
+pub fn wait_until(cpu: &impl Cpu, limit_us: u64, mut done: impl FnMut() -> bool) -> bool {
+    let start = cpu.now_us();
+    loop {
+        let expired = cpu.now_us().saturating_sub(start) >= limit_us;
+        if done() {
+            return true;
+        }
+        if expired {
+            return false;
+        }
+        cpu.relax();
+    }
+}
+
+/// The DMA side of a view: what the stage-2 engine and the log ask of the SMMU in front of it.
+///
+/// One call is one invalidation in DESIGN's sense: the implementation owns barriers, commands, their repetition
+/// where a part needs it, and the bounded wait.
+pub trait DmaTlb {
+    /// Issues one CMD_SYNC and waits for it: descriptor updates of every transaction that had completed before are
+    /// visible to this CPU after a DSB (IHI 0070 §3.13.4).
+    ///
+    /// # Errors
+    /// The SMMU did not complete it in time, or reported an error.
+    fn sync(&self) -> Result<(), DmaTlbError>;
+
+    /// Makes earlier descriptor stores visible to the SMMU, removes what `scope` names from the TLBs of `vmid`, and
+    /// returns when that has completed.
+    ///
+    /// # Errors
+    /// The SMMU did not complete it in time, or reported an error: nothing that the invalidation covered may be
+    /// reused.
+    fn invalidate(&self, vmid: Vmid, scope: Scope) -> Result<(), DmaTlbError>;
+}
+
+/// What an invalidation covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything of the VMID: one CMD_TLBI_S12_VMALL.
+    All,
+    /// The leaves and, unless `leaf_only`, the table descriptors that translate a range: CMD_TLBI_S2_IPA.
+    Range {
+        /// The addresses whose translation changed.
+        range: IpaRange,
+        /// No table descriptor was replaced in the range since the last invalidation of it.
+        leaf_only: bool,
+    },
+}
+
+/// Why an invalidation on the DMA side did not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DmaTlbError {
+    /// CMD_SYNC did not complete within the driver's time limit.
+    Timeout,
+    /// The SMMU refused a command; carries CMDQ_CONS.ERR (IHI 0070 §6.3.27).
+    Command(u8),
+}

@@ -1,0 +1,12 @@
+//! Strandline's library: a stage-2 engine, an SMMUv3 driver and a dirty log that tells, page by page, what vCPUs and
+//! devices have written.
+//!
+//! The library is pure logic: it builds for the host as well as for bare metal, knows no board, has no global
+//! state, and reaches hardware through the small traits of [`hw`] and [`frames`] alone.
+#![cfg_attr(not(test), no_std)]
+
+pub mod addr;
+#[cfg(test)]
+mod fake;
+pub mod frames;
+pub mod hw;
