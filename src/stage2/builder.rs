@@ -1,0 +1,156 @@
+//! Whole tables, built before anything points at them.
+
+use crate::addr::{Ipa, IpaRange, PAGE_BYTES, Pa, PageSize};
+use crate::frames::{FrameReserve, Frames};
+use crate::hw::{Cpu, Memory};
+use crate::stage2::Rights;
+use crate::stage2::descriptor::{self, Leaf, LeafState, entry_bytes};
+use crate::stage2::tree::ENTRIES;
+
+/// What an entry of a new table shall be.
+pub(crate) enum Plan {
+    /// This word: a leaf, or 0 for nothing.
+    Word(u64),
+    /// A table of the next level.
+    Table,
+}
+
+/// Decides the entries of new tables.
+pub(crate) trait Layout {
+    /// The entry at `level` that translates from `base`. Level 3 is never [`Plan::Table`].
+    fn plan(&self, level: u8, base: Ipa) -> Plan;
+
+    /// The first word of a level-3 table from `base` whose words are this one with ascending addresses, where the
+    /// layout is so regular there: such tables are filled by arithmetic alone.
+    fn regular_pages(&self, base: Ipa) -> Option<u64>;
+}
+
+/// A new mapping: `range` to `pa`, in leaves of at most `largest`; nothing outside.
+pub(crate) struct MapLayout {
+    pub range: IpaRange,
+    pub pa: Pa,
+    pub rights: Rights,
+    pub state: LeafState,
+    pub largest: PageSize,
+}
+
+impl MapLayout {
+    const fn pa_of(&self, ipa: Ipa) -> Pa {
+        Pa(self.pa.0.wrapping_add(ipa.0.wrapping_sub(self.range.start().0)))
+    }
+
+    fn word(&self, level: u8, base: Ipa) -> u64 {
+        descriptor::with_state(descriptor::leaf(level, self.pa_of(base), self.rights), self.state)
+    }
+}
+
+impl Layout for MapLayout {
+    fn plan(&self, level: u8, base: Ipa) -> Plan {
+        let Ok(entry) = IpaRange::new(base, entry_bytes(level)) else { return Plan::Word(0) };
+        if !self.range.overlaps(entry) {
+            return Plan::Word(0);
+        }
+        let fits = level >= self.largest.level()
+            && self.range.covers(entry)
+            && self.pa_of(base).is_aligned(entry_bytes(level));
+        if fits { Plan::Word(self.word(level, base)) } else { Plan::Table }
+    }
+
+    fn regular_pages(&self, base: Ipa) -> Option<u64> {
+        let table = IpaRange::new(base, entry_bytes(2)).ok()?;
+        self.range.covers(table).then(|| self.word(3, base))
+    }
+}
+
+/// What replaces a block: leaves of at most `inside` within `range`, in `state`; the largest that fit outside,
+/// writable-dirty.
+pub(crate) struct SplitLayout {
+    pub block: Leaf,
+    pub base: Ipa,
+    pub range: IpaRange,
+    pub inside: PageSize,
+    pub state: LeafState,
+}
+
+impl SplitLayout {
+    fn word(&self, level: u8, base: Ipa, state: LeafState) -> u64 {
+        let pa = self.block.pa().offset(base.0 - self.base.0);
+        let word = descriptor::leaf(level, pa, self.block.rights());
+        descriptor::with_state(word, state)
+    }
+}
+
+impl Layout for SplitLayout {
+    fn plan(&self, level: u8, base: Ipa) -> Plan {
+        let Ok(entry) = IpaRange::new(base, entry_bytes(level)) else { return Plan::Word(0) };
+        if !self.range.overlaps(entry) {
+            Plan::Word(self.word(level, base, LeafState::WritableDirty))
+        } else if level >= self.inside.level() && self.range.covers(entry) {
+            Plan::Word(self.word(level, base, self.state))
+        } else {
+            Plan::Table
+        }
+    }
+
+    fn regular_pages(&self, base: Ipa) -> Option<u64> {
+        let table = IpaRange::new(base, entry_bytes(2)).ok()?;
+        self.range.covers(table).then(|| self.word(3, base, self.state))
+    }
+}
+
+/// How many tables [`build`] makes for a table at `level` that translates from `base`: itself and all below.
+pub(crate) fn count(layout: &impl Layout, level: u8, base: Ipa) -> usize {
+    if level == 3 {
+        return 1;
+    }
+    let below = entries(level, base).filter(|&at| matches!(layout.plan(level, at), Plan::Table));
+    1 + below.map(|at| count(layout, level + 1, at)).sum::<usize>()
+}
+
+/// Builds the table at `level` that translates from `base`, and all tables below it, out of `reserve`, which holds
+/// at least as many frames as [`count`] says; `None` where it does not. Where `clean` is set the tables are cleaned
+/// to the point of coherency. Nothing points at the result; a barrier is due before something does.
+pub(crate) fn build<P: Memory + Frames + Cpu>(
+    platform: &P,
+    layout: &impl Layout,
+    level: u8,
+    base: Ipa,
+    reserve: &mut FrameReserve,
+    clean: bool,
+) -> Option<Pa> {
+    let table = platform.take(reserve)?.into_pa();
+    if level == 3 {
+        fill_pages(platform, layout, base, table);
+        // A window for interrupts after each level-3 table: building may take long, and nothing depends on it yet.
+        platform.relax();
+    } else {
+        let mut words = [0; ENTRIES];
+        for (word, at) in words.iter_mut().zip(entries(level, base)) {
+            *word = match layout.plan(level, at) {
+                Plan::Word(word) => word,
+                Plan::Table => descriptor::table(build(platform, layout, level + 1, at, reserve, clean)?),
+            };
+        }
+        platform.fill(table, ENTRIES, |i| words[i]);
+    }
+    if clean {
+        platform.clean_to_poc(table, PAGE_BYTES);
+    }
+    Some(table)
+}
+
+fn fill_pages(memory: &impl Memory, layout: &impl Layout, base: Ipa, table: Pa) {
+    if let Some(first) = layout.regular_pages(base) {
+        memory.fill(table, ENTRIES, |i| first + i as u64 * PAGE_BYTES);
+    } else {
+        memory.fill(table, ENTRIES, |i| match layout.plan(3, base.offset(i as u64 * PAGE_BYTES)) {
+            Plan::Word(word) => word,
+            Plan::Table => 0,
+        });
+    }
+}
+
+/// The first addresses of the entries of a table at `level` from `base`.
+fn entries(level: u8, base: Ipa) -> impl Iterator<Item = Ipa> {
+    (0..ENTRIES as u64).map(move |i| base.offset(i * entry_bytes(level)))
+}

@@ -1,0 +1,228 @@
+//! Mapping and unmapping: entries come and go where nothing was, or what was is given up whole.
+
+use core::fmt;
+
+use crate::addr::{Ipa, IpaRange, Pa, PageSize};
+use crate::frames::{FrameReserve, Frames, OutOfFrames};
+use crate::hw::{Barrier, Cpu, Memory, Word};
+use crate::stage2::builder::{self, Layout, MapLayout, Plan};
+use crate::stage2::descriptor::{self, Entry, LeafState};
+use crate::stage2::tree::{Slot, Tree};
+use crate::stage2::{Retired, Rights};
+
+/// A mapping to be made: `range` translates to as many bytes from `pa`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapping {
+    /// Guest addresses.
+    pub range: IpaRange,
+    /// Physical address of the first byte, page-aligned.
+    pub pa: Pa,
+    /// What it permits.
+    pub rights: Rights,
+    /// The largest leaf allowed: the log's granule inside a logged range.
+    pub largest: PageSize,
+}
+
+impl Mapping {
+    const fn layout(&self) -> MapLayout {
+        // What is mapped while a log is on enters dirty, so that its contents are carried over.
+        let state = LeafState::WritableDirty;
+        MapLayout { range: self.range, pa: self.pa, rights: self.rights, state, largest: self.largest }
+    }
+}
+
+/// Why a mapping can't be changed; nothing has been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// Something is mapped at this address already.
+    AlreadyMapped(Ipa),
+    /// Nothing is mapped at this address.
+    NotMapped(Ipa),
+    /// The range is larger than the tree's format can translate.
+    OutOfFormat(IpaRange),
+    /// The physical address is not page-aligned, or the range would leave the 48-bit physical addresses.
+    BadPa(Pa),
+    /// The range cuts the block at this address: split it first.
+    PartOfBlock(Ipa),
+    /// Table frames are lacking.
+    OutOfFrames(OutOfFrames),
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyMapped(ipa) => write!(f, "guest address {ipa} is mapped already"),
+            Self::NotMapped(ipa) => write!(f, "guest address {ipa} is not mapped"),
+            Self::OutOfFormat(range) => write!(f, "guest range {range} exceeds the view's address size"),
+            Self::BadPa(pa) => write!(f, "physical address {pa} is unaligned or beyond 48 bits"),
+            Self::PartOfBlock(ipa) => write!(f, "the range cuts the block at guest address {ipa}"),
+            Self::OutOfFrames(lack) => lack.fmt(f),
+        }
+    }
+}
+
+impl Tree {
+    /// How many table frames [`Tree::map`] will take for `mapping`.
+    ///
+    /// # Errors
+    /// Whatever makes the mapping impossible, frames apart.
+    pub fn map_needs(&self, memory: &impl Memory, mapping: &Mapping) -> Result<usize, MapError> {
+        let Mapping { range, pa, .. } = *mapping;
+        if !self.format().covers(range) {
+            return Err(MapError::OutOfFormat(range));
+        }
+        let end = pa.checked_add(range.bytes()).map_or(u64::MAX, |end| end.0);
+        if !pa.is_aligned(crate::addr::PAGE_BYTES) || end > 1 << 48 {
+            return Err(MapError::BadPa(pa));
+        }
+        let layout = mapping.layout();
+        let mut needed = 0;
+        let mut taken = None;
+        self.for_each(memory, range, |slot, entry, part| match entry {
+            Entry::Absent => needed += tables_below(&layout, slot),
+            _ => taken = taken.or(Some(part.start())),
+        });
+        taken.map_or(Ok(needed), |ipa| Err(MapError::AlreadyMapped(ipa)))
+    }
+
+    /// Maps, taking table frames out of `reserve`, which holds at least [`Tree::map_needs`]. Each new sub-tree is
+    /// whole before it is linked; no invalidation is due, since absent entries are never cached. `clean` is set for
+    /// walkers that aren't coherent.
+    ///
+    /// On return the new entries are visible to the walkers of CPUs; a device's next translation sees them after
+    /// the [`Barrier::DsbSt`] issued here.
+    pub fn map<P: Memory + Frames + Cpu>(
+        &mut self,
+        platform: &P,
+        mapping: &Mapping,
+        reserve: &mut FrameReserve,
+        clean: bool,
+    ) {
+        let layout = mapping.layout();
+        let mut at = mapping.range.start();
+        while at < mapping.range.end() {
+            let (slot, entry) = self.walk(platform, at);
+            let Some(end) = slot.range().map(IpaRange::end) else { break };
+            if entry == Entry::Absent {
+                self.link(platform, &layout, slot, reserve, clean);
+            }
+            at = end;
+        }
+        platform.barrier(Barrier::DsbSt);
+    }
+
+    /// Fills one absent entry: with a leaf, or with a whole sub-tree.
+    fn link<P: Memory + Frames + Cpu>(
+        &mut self,
+        platform: &P,
+        layout: &MapLayout,
+        slot: Slot,
+        reserve: &mut FrameReserve,
+        clean: bool,
+    ) {
+        let word = match plan_at(layout, slot) {
+            Plan::Word(word) => word,
+            Plan::Table => {
+                let before = reserve.left();
+                let Some(table) = builder::build(platform, layout, slot.level + 1, slot.base, reserve, clean)
+                else {
+                    return;
+                };
+                self.tables += (before - reserve.left()) as u64;
+                platform.barrier(Barrier::DsbSt);
+                descriptor::table(table)
+            }
+        };
+        slot.word(platform).store(word);
+        if clean {
+            platform.clean_to_poc(slot.pa, 8);
+        }
+        self.count_leaves(platform, slot, 1);
+    }
+
+    /// Adds (`sign` 1) or subtracts (`sign` -1) the leaves at and below `slot`.
+    pub(crate) fn count_leaves(&mut self, memory: &impl Memory, slot: Slot, sign: i64) {
+        match slot.entry(memory) {
+            Entry::Absent => {}
+            Entry::Leaf(leaf) => {
+                let count = self.leaves.at(leaf.level);
+                *count = count.saturating_add_signed(sign);
+            }
+            Entry::Table(table) => {
+                let step = descriptor::entry_bytes(slot.level + 1);
+                for i in 0..512 {
+                    self.count_leaves(memory, slot.below(table, slot.base.offset(i * step)), sign);
+                }
+            }
+        }
+    }
+
+    /// Checks that [`Tree::unmap`] can remove `range`.
+    ///
+    /// # Errors
+    /// The range has holes, leaves the format, or cuts a block.
+    pub fn unmap_check(&self, memory: &impl Memory, range: IpaRange) -> Result<(), MapError> {
+        if !self.format().covers(range) {
+            return Err(MapError::OutOfFormat(range));
+        }
+        let mut result = Ok(());
+        self.for_each(memory, range, |slot, entry, part| {
+            let found = match entry {
+                Entry::Leaf(_) if slot.range() == Some(part) => Ok(()),
+                Entry::Leaf(_) => Err(MapError::PartOfBlock(slot.base)),
+                _ => Err(MapError::NotMapped(part.start())),
+            };
+            result = result.and(found);
+        });
+        result
+    }
+
+    /// Removes the leaves of `range`, after [`Tree::unmap_check`]. Tables whose whole range goes are put on
+    /// `retired` where it has room. The caller invalidates, and only then frees them and reuses the memory.
+    pub fn unmap<P: Memory + Frames + Cpu>(
+        &mut self,
+        platform: &P,
+        range: IpaRange,
+        retired: &mut Retired,
+        clean: bool,
+    ) {
+        let mut at = range.start();
+        while at < range.end() {
+            let slot = self.widest_within(platform, range, at, retired.room() > 0);
+            self.count_leaves(platform, slot, -1);
+            let entry = Entry::at(slot.level, slot.word(platform).fetch_and(0));
+            if clean {
+                platform.clean_to_poc(slot.pa, 8);
+            }
+            if let Entry::Table(table) = entry {
+                retired.push(platform, table, slot.level + 1);
+            }
+            let Some(end) = slot.range().map(IpaRange::end) else { break };
+            at = end;
+        }
+    }
+
+    /// The slot nearest to the root that lies in `range` whole; a leaf where tables may not be retired.
+    fn widest_within(&self, memory: &impl Memory, range: IpaRange, at: Ipa, tables: bool) -> Slot {
+        let mut slot = self.root_slot(at);
+        while let Entry::Table(table) = slot.entry(memory) {
+            if tables && slot.range().is_some_and(|r| range.covers(r)) {
+                break;
+            }
+            slot = slot.below(table, at);
+        }
+        slot
+    }
+}
+
+/// The plan for an entry of a live table. At level 0 there are no leaves.
+fn plan_at(layout: &impl Layout, slot: Slot) -> Plan {
+    if slot.level == 0 { Plan::Table } else { layout.plan(slot.level, slot.base) }
+}
+
+fn tables_below(layout: &impl Layout, slot: Slot) -> usize {
+    match plan_at(layout, slot) {
+        Plan::Word(_) => 0,
+        Plan::Table => builder::count(layout, slot.level + 1, slot.base),
+    }
+}

@@ -1,0 +1,28 @@
+//! The stage-2 engine: trees of descriptors that CPUs and SMMUs walk, and the changes a dirty log makes to them.
+//!
+//! [`Tree`] is one translation tree; it knows no CPU and no SMMU. A *view* is a tree with the walker that uses it:
+//! [`View`] adds the order of stores, barriers and invalidations that its walker needs when the size of a
+//! translation changes.
+
+mod builder;
+pub mod descriptor;
+mod format;
+mod harvest;
+mod map;
+mod merge;
+mod retired;
+mod split;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod view;
+
+pub use descriptor::{LeafState, MemoryKind, Rights};
+pub use format::Format;
+pub use harvest::Harvest;
+pub use map::{MapError, Mapping};
+pub use merge::Merge;
+pub use retired::Retired;
+pub use split::{Split, SplitNeeds};
+pub use tree::{LeafCounts, Tree};
+pub use view::{Batch, CpuWalker, DmaWalker, View, ViewError, Walker};

@@ -1,0 +1,92 @@
+//! Sub-trees that have been unlinked and wait for the invalidation after which their frames are free.
+
+use crate::addr::{PAGE_BYTES, Pa};
+use crate::frames::{FrameBlock, FrameReserve, Frames};
+use crate::hw::{Memory, Word};
+use crate::stage2::tree::{ENTRIES, free_table};
+
+/// Roots of unlinked sub-trees. A walker may still be reading those tables, so nothing may be written into them:
+/// the list lies in frames of its own, taken out of a reservation made when the log was started. It is full when
+/// that is used up; what doesn't fit stays linked.
+#[derive(Debug)]
+pub struct Retired {
+    reserve: FrameReserve,
+    /// The newest frame of the list: word 0 holds the address of the one before it, or 0; the others hold roots.
+    newest: Option<FrameBlock>,
+    /// Words used in the newest frame.
+    used: usize,
+}
+
+impl Retired {
+    /// A list with room for what `reserve` allows.
+    pub const fn new(reserve: FrameReserve) -> Self {
+        Self { reserve, newest: None, used: ENTRIES }
+    }
+
+    /// How many frames a list of `roots` takes.
+    #[must_use]
+    pub const fn frames_for(roots: usize) -> usize {
+        roots.div_ceil(ENTRIES - 1)
+    }
+
+    /// How many more roots fit.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        (ENTRIES - self.used) + self.reserve.left() * (ENTRIES - 1)
+    }
+
+    /// Puts an unlinked table at `level` on the list; `false`, and nothing is done, where there is no room.
+    pub(crate) fn push(&mut self, platform: &(impl Memory + Frames), table: Pa, level: u8) -> bool {
+        if self.used == ENTRIES && !self.grow(platform) {
+            return false;
+        }
+        let Some(newest) = &self.newest else { return false };
+        // Tables are page-aligned: the low bits have room for the level.
+        platform.words(newest.pa().offset(self.used as u64 * 8), 1)[0].store(table.0 | u64::from(level));
+        self.used += 1;
+        true
+    }
+
+    fn grow(&mut self, platform: &(impl Memory + Frames)) -> bool {
+        let Some(frame) = platform.take(&mut self.reserve) else { return false };
+        let before = self.newest.take().map_or(0, |b| b.into_pa().0);
+        platform.words(frame.pa(), 1)[0].store(before);
+        self.newest = Some(frame);
+        self.used = 1;
+        true
+    }
+
+    /// Frees every sub-tree on the list, and all frames of the list but one, which is kept for what comes; says how
+    /// many table frames the sub-trees were. Every invalidation that covers them has completed.
+    pub(crate) fn free(&mut self, platform: &(impl Memory + Frames)) -> u64 {
+        let mut freed = 0;
+        while let Some(frame) = self.newest.take() {
+            for word in &platform.words(frame.pa(), ENTRIES)[1..self.used] {
+                let root = word.load();
+                freed += free_table(platform, Pa(root & !(PAGE_BYTES - 1)), (root & 0xf) as u8);
+            }
+            let link = &platform.words(frame.pa(), 1)[0];
+            let before = link.load();
+            if before == 0 {
+                self.newest = Some(frame);
+                self.used = 1;
+                break;
+            }
+            platform.free(frame);
+            self.newest = Some(FrameBlock::from_pa(Pa(before), 0));
+            self.used = ENTRIES;
+        }
+        freed
+    }
+
+    /// Ends the list: what is still on it stays out of use for ever (an invalidation that covers it did not
+    /// complete), the rest of its memory is given back.
+    pub fn end(self, platform: &(impl Memory + Frames)) {
+        platform.unreserve(self.reserve);
+        if let Some(frame) = self.newest
+            && self.used == 1
+        {
+            platform.free(frame);
+        }
+    }
+}

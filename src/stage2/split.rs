@@ -1,0 +1,191 @@
+//! Splitting: the blocks of a range become tables of smaller leaves, built whole and then linked by one swap each.
+
+use crate::addr::{Ipa, IpaRange, PageSize};
+use crate::frames::{FrameReserve, Frames};
+use crate::hw::{Cpu, Memory, Word};
+use crate::stage2::Tree;
+use crate::stage2::builder::{self, SplitLayout};
+use crate::stage2::descriptor::{self, Entry, Leaf, LeafState, S2AP_WRITE, entry_bytes};
+use crate::stage2::tree::{Slot, free_table};
+use crate::stage2::view::{Batch, Swap, View, ViewError, Walker};
+
+/// What a split takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SplitNeeds {
+    /// Table frames.
+    pub frames: usize,
+    /// Blocks that will be split.
+    pub blocks: usize,
+}
+
+/// A split under way: stepped, so that no step is long.
+#[derive(Debug)]
+pub struct Split {
+    range: IpaRange,
+    inside: PageSize,
+    state: LeafState,
+    at: Ipa,
+    reserve: FrameReserve,
+    blocks: u64,
+}
+
+/// Tables built in one step at the most, unless a single block takes more.
+const STEP_TABLES: usize = 256;
+/// Leaves looked at in one step at the most.
+const STEP_LEAVES: usize = 16 * 1024;
+
+impl Split {
+    /// What a split of `range` of `tree` into leaves of at most `inside` takes.
+    #[must_use]
+    pub fn needs(tree: &Tree, memory: &impl Memory, range: IpaRange, inside: PageSize) -> SplitNeeds {
+        let mut needs = SplitNeeds::default();
+        let mut at = range.start();
+        while at < range.end() {
+            let (slot, entry) = tree.walk(memory, at);
+            if let Some(block) = block_to_split(entry, inside) {
+                let layout = layout(block, slot, range, inside, LeafState::WritableDirty);
+                needs.frames += builder::count(&layout, slot.level + 1, slot.base);
+                needs.blocks += 1;
+            }
+            // Entries of a table of small leaves need nothing: go on behind that table.
+            let passed = if slot.level >= inside.level() { slot.level - 1 } else { slot.level };
+            at = slot.base.align_down(entry_bytes(passed)).offset(entry_bytes(passed));
+        }
+        needs
+    }
+
+    /// A split of `range` into leaves of at most `inside`, which end in `state`, out of `reserve`, which holds at
+    /// least what [`Split::needs`] says. The structure of the tree must not change otherwise until it has ended.
+    pub const fn new(range: IpaRange, inside: PageSize, state: LeafState, reserve: FrameReserve) -> Self {
+        Self { range, inside, state, at: range.start(), reserve, blocks: 0 }
+    }
+
+    /// Where it has come to.
+    #[must_use]
+    pub const fn at(&self) -> Ipa {
+        self.at
+    }
+
+    /// Blocks split so far.
+    #[must_use]
+    pub const fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Ends it and gives the rest of the reservation back.
+    pub fn end(self, platform: &impl Frames) {
+        platform.unreserve(self.reserve);
+    }
+
+    /// Does a bounded part; `true` when the range is done. At the end of a step a view whose walker publishes
+    /// invalidated owes nothing; any other owes one invalidation after the last step.
+    ///
+    /// # Errors
+    /// The step did not change any descriptor where it reports [`ViewError::HoldTimeout`].
+    pub fn step<P, W>(&mut self, platform: &P, view: &mut View<W>) -> Result<bool, ViewError>
+    where
+        P: Memory + Frames + Cpu,
+        W: Walker<P>,
+    {
+        let (mut batch, from) = (Batch::new(), self.at);
+        let before = self.reserve.left();
+        let mut cleaned = false;
+        for _ in 0..STEP_LEAVES {
+            if self.at >= self.range.end() || batch.is_full() || before - self.reserve.left() >= STEP_TABLES {
+                break;
+            }
+            let (slot, entry) = view.tree.walk(platform, self.at);
+            let Some(entry_range) = slot.range() else { break };
+            if let Some(block) = block_to_split(entry, self.inside) {
+                batch.push(self.prepare(platform, view, slot, block)?);
+            } else if let Entry::Leaf(leaf) = entry {
+                cleaned |= self.settle(platform, slot, leaf);
+            }
+            self.at = entry_range.end().min(self.range.end());
+        }
+        self.publish(platform, view, &batch, before, cleaned).inspect_err(|_| self.at = from)?;
+        Ok(self.at >= self.range.end())
+    }
+
+    /// Builds the whole sub-tree that is to replace `block`.
+    fn prepare<P, W>(
+        &mut self,
+        platform: &P,
+        view: &View<W>,
+        slot: Slot,
+        block: Leaf,
+    ) -> Result<Swap, ViewError>
+    where
+        P: Memory + Frames + Cpu,
+        W: Walker<P>,
+    {
+        let layout = layout(block, slot, self.range, self.inside, self.state);
+        let clean = !view.walker.is_coherent();
+        let table = builder::build(platform, &layout, slot.level + 1, slot.base, &mut self.reserve, clean)
+            .ok_or(ViewError::ReserveShort)?;
+        Ok(Swap { slot, old: block.word, new: descriptor::table(table) })
+    }
+
+    /// Puts a leaf that is small enough already into the state the split ends in; `true` where it was cleaned.
+    fn settle(&self, memory: &impl Memory, slot: Slot, leaf: Leaf) -> bool {
+        let dirty = leaf.word & S2AP_WRITE != 0;
+        if self.state != LeafState::WritableClean || !leaf.is_logged() || !dirty {
+            return false;
+        }
+        slot.word(memory).fetch_and(!S2AP_WRITE);
+        true
+    }
+
+    fn publish<P, W>(
+        &mut self,
+        platform: &P,
+        view: &mut View<W>,
+        batch: &Batch,
+        before: usize,
+        cleaned: bool,
+    ) -> Result<(), ViewError>
+    where
+        P: Memory + Frames + Cpu,
+        W: Walker<P>,
+    {
+        if batch.swaps().is_empty() {
+            // What was cleaned beside a published batch is covered by the batch's invalidation.
+            if cleaned && view.walker.publishes_invalidated() {
+                view.walker.invalidate(platform, &view.tree)?;
+            }
+            return Ok(());
+        }
+        let published = view.walker.publish(platform, &view.tree, batch);
+        if published == Err(ViewError::HoldTimeout) {
+            discard(platform, batch);
+        }
+        published?;
+        view.tree.tables += (before - self.reserve.left()) as u64;
+        self.blocks += batch.swaps().len() as u64;
+        for swap in batch.swaps() {
+            *view.tree.leaves.at(swap.slot.level) -= 1;
+            view.tree.count_leaves(platform, swap.slot, 1);
+        }
+        Ok(())
+    }
+}
+
+/// Frees the sub-trees of a batch of which nothing was published.
+fn discard(platform: &(impl Memory + Frames), batch: &Batch) {
+    for swap in batch.swaps() {
+        if let Entry::Table(table) = Entry::at(swap.slot.level, swap.new) {
+            free_table(platform, table, swap.slot.level + 1);
+        }
+    }
+}
+
+const fn block_to_split(entry: Entry, inside: PageSize) -> Option<Leaf> {
+    match entry {
+        Entry::Leaf(leaf) if leaf.level < inside.level() => Some(leaf),
+        _ => None,
+    }
+}
+
+const fn layout(block: Leaf, slot: Slot, range: IpaRange, inside: PageSize, state: LeafState) -> SplitLayout {
+    SplitLayout { block, base: slot.base, range, inside, state }
+}

@@ -1,0 +1,205 @@
+//! One translation tree: its root, its counters, and the walk.
+
+use crate::addr::{Ipa, IpaRange, PAGE_BYTES, Pa, PageSize};
+use crate::frames::{FrameBlock, Frames};
+use crate::hw::{Memory, Word};
+use crate::stage2::Format;
+use crate::stage2::descriptor::{Entry, entry_bytes, entry_shift};
+
+/// Entries of one table.
+pub(crate) const ENTRIES: usize = 512;
+
+/// How many leaves of each size a tree has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeafCounts {
+    /// 1 GiB blocks.
+    pub blocks_1g: u64,
+    /// 2 MiB blocks.
+    pub blocks_2m: u64,
+    /// 4 KiB pages.
+    pub pages_4k: u64,
+}
+
+impl LeafCounts {
+    /// All leaves that are blocks.
+    #[must_use]
+    pub const fn blocks(self) -> u64 {
+        self.blocks_1g + self.blocks_2m
+    }
+
+    /// The counter of leaves of `size`.
+    pub(crate) const fn of(&mut self, size: PageSize) -> &mut u64 {
+        match size {
+            PageSize::Size1G => &mut self.blocks_1g,
+            PageSize::Size2M => &mut self.blocks_2m,
+            PageSize::Size4K => &mut self.pages_4k,
+        }
+    }
+
+    /// The counter of leaves at `level`, 1 to 3.
+    pub(crate) const fn at(&mut self, level: u8) -> &mut u64 {
+        self.of(match level {
+            1 => PageSize::Size1G,
+            2 => PageSize::Size2M,
+            _ => PageSize::Size4K,
+        })
+    }
+}
+
+/// A translation tree. It owns its table frames; whoever holds it exclusively changes its structure, whoever
+/// shares it may change the dirty state of leaves, by single atomic operations.
+#[derive(Debug)]
+pub struct Tree {
+    root: Pa,
+    format: Format,
+    pub(crate) tables: u64,
+    pub(crate) leaves: LeafCounts,
+}
+
+/// Where a descriptor stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// The address of the word.
+    pub pa: Pa,
+    /// The level of the table it is in.
+    pub level: u8,
+    /// The first address it translates.
+    pub base: Ipa,
+}
+
+impl Slot {
+    /// The word itself.
+    pub fn word<M: Memory>(self, memory: &M) -> &M::Word {
+        &memory.words(self.pa, 1)[0]
+    }
+
+    /// What it holds now.
+    pub fn entry(self, memory: &impl Memory) -> Entry {
+        Entry::at(self.level, self.word(memory).load())
+    }
+
+    /// The addresses it translates.
+    pub fn range(self) -> Option<IpaRange> {
+        IpaRange::new(self.base, entry_bytes(self.level)).ok()
+    }
+
+    /// The slot of `table`, the next level's table under this one, that translates `ipa`.
+    pub const fn below(self, table: Pa, ipa: Ipa) -> Self {
+        let level = self.level + 1;
+        Self { pa: slot_pa(table, level, ipa, ENTRIES), level, base: ipa.align_down(entry_bytes(level)) }
+    }
+}
+
+const fn slot_pa(table: Pa, level: u8, ipa: Ipa, entries: usize) -> Pa {
+    let index = ipa.0 >> entry_shift(level) & (entries as u64 - 1);
+    table.offset(index * 8)
+}
+
+impl Tree {
+    /// An empty tree; `None` where there is no memory for its root.
+    pub fn new<P: Memory + Frames>(platform: &P, format: Format) -> Option<Self> {
+        let block = platform.alloc(format.root_order())?;
+        platform.fill(block.pa(), format.root_entries(), |_| 0);
+        let tables = 1 << block.order();
+        Some(Self { root: block.into_pa(), format, tables, leaves: LeafCounts::default() })
+    }
+
+    /// The (first) root table.
+    #[must_use]
+    pub const fn root(&self) -> Pa {
+        self.root
+    }
+
+    /// Its shape.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Its table frames, the root's included.
+    #[must_use]
+    pub const fn tables(&self) -> u64 {
+        self.tables
+    }
+
+    /// Its leaves, by size.
+    #[must_use]
+    pub const fn leaves(&self) -> LeafCounts {
+        self.leaves
+    }
+
+    /// The root's slot that translates `ipa`, an address the format covers.
+    pub(crate) const fn root_slot(&self, ipa: Ipa) -> Slot {
+        let level = self.format.start_level();
+        let pa = slot_pa(self.root, level, ipa, self.format.root_entries());
+        Slot { pa, level, base: ipa.align_down(entry_bytes(level)) }
+    }
+
+    /// Walks to the leaf, or the absent entry, that translates `ipa`, an address the format covers.
+    pub(crate) fn walk(&self, memory: &impl Memory, ipa: Ipa) -> (Slot, Entry) {
+        let mut slot = self.root_slot(ipa);
+        loop {
+            match slot.entry(memory) {
+                Entry::Table(table) => slot = slot.below(table, ipa),
+                found => return (slot, found),
+            }
+        }
+    }
+
+    /// What `ipa` translates to now: the leaf and the physical address; `None` where nothing is mapped.
+    #[must_use]
+    pub fn query(&self, memory: &impl Memory, ipa: Ipa) -> Option<(crate::stage2::descriptor::Leaf, Pa)> {
+        let page = IpaRange::new(ipa.align_down(PAGE_BYTES), PAGE_BYTES).ok()?;
+        if !self.format.covers(page) {
+            return None;
+        }
+        match self.walk(memory, ipa) {
+            (slot, Entry::Leaf(leaf)) => Some((leaf, leaf.pa().offset(ipa.0 - slot.base.0))),
+            _ => None,
+        }
+    }
+
+    /// Calls `visit` with each leaf or absent entry that translates part of `range`, in ascending order, and the
+    /// part. `visit` must not change the structure before the end of the entry it was given.
+    pub(crate) fn for_each(
+        &self,
+        memory: &impl Memory,
+        range: IpaRange,
+        mut visit: impl FnMut(Slot, Entry, IpaRange),
+    ) {
+        let mut at = range.start();
+        while at < range.end() {
+            let (slot, entry) = self.walk(memory, at);
+            // A slot's range does not wrap: the format covers at most 48 bits.
+            let Some(part) = slot.range().and_then(|r| r.intersection(range)) else { return };
+            visit(slot, entry, part);
+            at = part.end();
+        }
+    }
+
+    /// Gives all frames of the tree back. No walker uses it any more, and its VMID has been invalidated.
+    pub fn free(self, platform: &(impl Memory + Frames)) {
+        let level = self.format.start_level();
+        for i in 0..self.format.root_entries() as u64 {
+            let word = platform.words(self.root.offset(i * 8), 1)[0].load();
+            if let Entry::Table(table) = Entry::at(level, word) {
+                free_table(platform, table, level + 1);
+            }
+        }
+        platform.free(FrameBlock::from_pa(self.root, self.format.root_order()));
+    }
+}
+
+/// Gives back a table at `level` that no walker can reach, and all tables below it; says how many they were.
+pub(crate) fn free_table(platform: &(impl Memory + Frames), table: Pa, level: u8) -> u64 {
+    let mut freed = 1;
+    if level < 3 {
+        for word in platform.words(table, ENTRIES) {
+            if let Entry::Table(next) = Entry::at(level, word.load()) {
+                freed += free_table(platform, next, level + 1);
+            }
+        }
+    }
+    platform.free(FrameBlock::from_pa(table, 0));
+    freed
+}

@@ -1,0 +1,234 @@
+//! A view: a tree, its walker, and the order in which changes of a translation's size reach that walker.
+
+use core::fmt;
+
+use crate::addr::{Pa, Vmid};
+use crate::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, Tlbi, Vttbr, Word};
+use crate::stage2::Tree;
+use crate::stage2::descriptor::{AF, S2AP_WRITE};
+use crate::stage2::tree::Slot;
+
+/// Why a change of a view did not complete. What was unlinked by it must not be reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewError {
+    /// A vCPU could not be stopped; nothing was changed.
+    HoldTimeout,
+    /// The SMMU did not complete an invalidation.
+    Dma(DmaTlbError),
+    /// A descriptor changed in a way only its owner may change it: it holds this word.
+    Foreign(u64),
+    /// A reservation was smaller than what was counted.
+    ReserveShort,
+}
+
+impl fmt::Display for ViewError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HoldTimeout => f.write_str("a vCPU did not stop in time"),
+            Self::Dma(DmaTlbError::Timeout) => f.write_str("the SMMU did not complete a CMD_SYNC in time"),
+            Self::Dma(DmaTlbError::Command(code)) => {
+                write!(f, "the SMMU refused a command (CERROR {code:#x})")
+            }
+            Self::Foreign(word) => write!(f, "a descriptor was changed by somebody else: {word:#018x}"),
+            Self::ReserveShort => f.write_str("fewer table frames were reserved than are needed"),
+        }
+    }
+}
+
+/// One descriptor to be replaced by another that translates the same addresses in another size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Swap {
+    pub slot: Slot,
+    pub old: u64,
+    pub new: u64,
+}
+
+/// The most descriptors replaced together.
+pub(crate) const BATCH: usize = 64;
+
+/// Descriptors to be replaced together, by [`Walker::publish`].
+#[derive(Debug)]
+pub struct Batch {
+    swaps: [Swap; BATCH],
+    len: usize,
+}
+
+impl Batch {
+    pub(crate) const fn new() -> Self {
+        let none = Swap { slot: Slot { pa: Pa(0), level: 0, base: crate::addr::Ipa(0) }, old: 0, new: 0 };
+        Self { swaps: [none; BATCH], len: 0 }
+    }
+
+    pub(crate) const fn is_full(&self) -> bool {
+        self.len == BATCH
+    }
+
+    /// Adds one; the batch is not full.
+    pub(crate) fn push(&mut self, swap: Swap) {
+        if let Some(place) = self.swaps.get_mut(self.len) {
+            *place = swap;
+            self.len += 1;
+        }
+    }
+
+    pub(crate) fn swaps(&self) -> &[Swap] {
+        &self.swaps[..self.len]
+    }
+}
+
+/// Who walks a tree, and what it takes to change a translation's size under it.
+pub trait Walker<P: Memory + Cpu> {
+    /// Whether it sees stores without cache maintenance.
+    fn is_coherent(&self) -> bool;
+
+    /// Whether [`Walker::publish`] has invalidated what it replaced when it returns.
+    fn publishes_invalidated(&self) -> bool;
+
+    /// Replaces the descriptors of `batch`; the new tables they point at are whole.
+    ///
+    /// # Errors
+    /// The walker could not be stopped (nothing changed), or a descriptor was not what its owner left.
+    fn publish(&self, platform: &P, tree: &Tree, batch: &Batch) -> Result<(), ViewError>;
+
+    /// Makes earlier stores to descriptors visible, removes all translations of the view, and returns when that
+    /// has completed.
+    ///
+    /// # Errors
+    /// The walker's hardware did not answer.
+    fn invalidate(&self, platform: &P, tree: &Tree) -> Result<(), ViewError>;
+
+    /// Makes descriptor updates by accesses that have completed visible to this CPU.
+    ///
+    /// # Errors
+    /// The walker's hardware did not answer.
+    fn collect_updates(&self, platform: &P) -> Result<(), ViewError>;
+}
+
+/// A tree with its walker.
+#[derive(Debug)]
+pub struct View<W> {
+    /// The tree.
+    pub tree: Tree,
+    /// Who walks it.
+    pub walker: W,
+}
+
+/// The vCPUs of a VM.
+///
+/// A PE with FEAT_BBM level 2 may still raise a TLB conflict abort when it meets two sizes of one translation
+/// (Arm ARM D8.16.3), so sizes change by break-before-make, batched, while the vCPUs are held at EL2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuWalker {
+    /// The view's VMID.
+    pub vmid: Vmid,
+}
+
+impl CpuWalker {
+    /// The tree as VTTBR_EL2 holds it.
+    #[must_use]
+    pub const fn vttbr(&self, tree: &Tree) -> Vttbr {
+        Vttbr { vmid: self.vmid, root: tree.root() }
+    }
+}
+
+impl<P: Memory + Cpu> Walker<P> for CpuWalker {
+    fn is_coherent(&self) -> bool {
+        true
+    }
+
+    fn publishes_invalidated(&self) -> bool {
+        true
+    }
+
+    fn publish(&self, platform: &P, tree: &Tree, batch: &Batch) -> Result<(), ViewError> {
+        let vttbr = self.vttbr(tree);
+        platform.hold(vttbr).map_err(|_| ViewError::HoldTimeout)?;
+        let broken = batch.swaps().iter().try_for_each(|swap| replace(platform, swap, 0));
+        invalidate_all(platform, vttbr);
+        for swap in batch.swaps() {
+            let word = swap.slot.word(platform);
+            match broken {
+                Ok(()) => word.store(swap.new),
+                // Make what was broken before the error was met, again.
+                Err(_) if word.load() == 0 => word.store(swap.old),
+                Err(_) => {}
+            }
+        }
+        platform.barrier(Barrier::DsbIsh);
+        platform.release(vttbr);
+        broken
+    }
+
+    fn invalidate(&self, platform: &P, tree: &Tree) -> Result<(), ViewError> {
+        invalidate_all(platform, self.vttbr(tree));
+        Ok(())
+    }
+
+    fn collect_updates(&self, platform: &P) -> Result<(), ViewError> {
+        platform.barrier(Barrier::DsbIsh);
+        Ok(())
+    }
+}
+
+fn invalidate_all(cpu: &impl Cpu, vttbr: Vttbr) {
+    cpu.barrier(Barrier::DsbIshst);
+    cpu.tlbi(vttbr, Tlbi::VmallS12E1Is);
+    cpu.barrier(Barrier::DsbIsh);
+}
+
+/// The devices of a VM behind one SMMU, of BBML 2: sizes change by replacing one descriptor, and one invalidation
+/// at the end of the whole procedure (IHI 0070 §3.21.1.3).
+#[derive(Debug)]
+pub struct DmaWalker<'d, D> {
+    /// The SMMU.
+    pub tlb: &'d D,
+    /// The view's VMID on it.
+    pub vmid: Vmid,
+    /// Whether its walks are coherent (IDR0.COHACC, and the device tree agrees).
+    pub coherent: bool,
+}
+
+impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
+    fn is_coherent(&self) -> bool {
+        self.coherent
+    }
+
+    fn publishes_invalidated(&self) -> bool {
+        false
+    }
+
+    fn publish(&self, platform: &P, _tree: &Tree, batch: &Batch) -> Result<(), ViewError> {
+        platform.barrier(Barrier::DsbSt);
+        for swap in batch.swaps() {
+            replace(platform, swap, swap.new)?;
+            if !self.coherent {
+                platform.clean_to_poc(swap.slot.pa, 8);
+            }
+        }
+        Ok(())
+    }
+
+    fn invalidate(&self, _platform: &P, _tree: &Tree) -> Result<(), ViewError> {
+        self.tlb.invalidate(self.vmid, Scope::All).map_err(ViewError::Dma)
+    }
+
+    fn collect_updates(&self, platform: &P) -> Result<(), ViewError> {
+        self.tlb.sync().map_err(ViewError::Dma)?;
+        platform.barrier(Barrier::DsbSy);
+        Ok(())
+    }
+}
+
+/// Replaces `swap`'s descriptor by `new` in one atomic step. Hardware may set AF and S2AP\[1\] in the old one until
+/// then, each once, so that this ends after at most three tries.
+fn replace(memory: &impl Memory, swap: &Swap, new: u64) -> Result<(), ViewError> {
+    let word = swap.slot.word(memory);
+    let mut expected = swap.old;
+    while let Err(found) = word.compare_exchange(expected, new) {
+        if (found ^ swap.old) & !(AF | S2AP_WRITE) != 0 {
+            return Err(ViewError::Foreign(found));
+        }
+        expected = found;
+    }
+    Ok(())
+}
