@@ -1,0 +1,301 @@
+//! The address space of one VM: its CPU view, its DMA views, and what is mapped in them.
+//!
+//! Structure changes only through `&mut AddressSpace`: whoever has it has every view of the VM, and nobody has to
+//! know a rule. The dirty state of leaves changes under `&AddressSpace`, by atomic operations.
+
+use core::fmt;
+
+use strandline_abi::DmaTier;
+
+use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};
+use crate::frames::{FrameReserve, OutOfFrames};
+use crate::hw::{DmaTlb, Platform};
+use crate::stage2::{
+    CpuWalker, DmaWalker, Format, LeafCounts, MapError, Mapping, Retired, Rights, Tree, View, ViewError,
+    Walker,
+};
+
+/// The most DMA views of a VM: one for each tier and class of SMMU in front of its devices.
+pub const MAX_DMA_VIEWS: usize = 4;
+/// The most separate mappings of a VM.
+pub const MAX_REGIONS: usize = 32;
+
+/// Who reaches a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// vCPUs and devices: RAM.
+    Ram,
+    /// vCPUs only: the registers of a device.
+    CpuDevice,
+    /// Devices only: the doorbell that their MSIs are written to.
+    DmaDoorbell,
+}
+
+impl Reach {
+    const fn rights(self) -> Rights {
+        match self {
+            Self::Ram => Rights::RAM,
+            Self::CpuDevice | Self::DmaDoorbell => Rights::DEVICE,
+        }
+    }
+}
+
+/// A mapping of the VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Guest addresses.
+    pub range: IpaRange,
+    /// Where they lie.
+    pub pa: Pa,
+    /// Who reaches them.
+    pub reach: Reach,
+}
+
+/// The view of the VM's devices of one tier behind one SMMU.
+#[derive(Debug)]
+pub struct DmaView<'d, D> {
+    /// Tree and walker.
+    pub view: View<DmaWalker<'d, D>>,
+    /// How writes through it come to be known.
+    pub tier: DmaTier,
+}
+
+/// Why an address space can't be changed; nothing has been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpaceError {
+    /// A view can't take the mapping.
+    Map(MapError),
+    /// No memory for the root of a view's tree.
+    NoRoot,
+    /// More DMA views than [`MAX_DMA_VIEWS`], or more regions than [`MAX_REGIONS`].
+    TooMany,
+    /// The mapping cannot be unmapped, since no mapping is exactly this range.
+    NoSuchRegion(IpaRange),
+    /// An invalidation did not complete: the memory must not be reused.
+    View(ViewError),
+}
+
+impl fmt::Display for SpaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Map(error) => error.fmt(f),
+            Self::NoRoot => f.write_str("no memory for the root tables of a view"),
+            Self::TooMany => f.write_str("too many mappings or DMA views in one VM"),
+            Self::NoSuchRegion(range) => write!(f, "no mapping is exactly {range}"),
+            Self::View(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<MapError> for SpaceError {
+    fn from(error: MapError) -> Self {
+        Self::Map(error)
+    }
+}
+
+impl From<OutOfFrames> for SpaceError {
+    fn from(lack: OutOfFrames) -> Self {
+        Self::Map(MapError::OutOfFrames(lack))
+    }
+}
+
+/// The address space of one VM.
+#[derive(Debug)]
+pub struct AddressSpace<'d, D> {
+    pub(crate) cpu: View<CpuWalker>,
+    pub(crate) dma: [Option<DmaView<'d, D>>; MAX_DMA_VIEWS],
+    regions: [Option<Region>; MAX_REGIONS],
+    /// The range a log is on for: new mappings there use the log's granule.
+    pub(crate) logged: Option<IpaRange>,
+}
+
+impl<'d, D: DmaTlb> AddressSpace<'d, D> {
+    /// An empty address space whose CPU view has `vmid`, which no PE's TLB holds entries of.
+    ///
+    /// # Errors
+    /// [`SpaceError::NoRoot`].
+    pub fn new<P: Platform>(platform: &P, format: Format, vmid: Vmid) -> Result<Self, SpaceError> {
+        let tree = Tree::new(platform, format).ok_or(SpaceError::NoRoot)?;
+        Ok(Self {
+            cpu: View { tree, walker: CpuWalker { vmid } },
+            dma: [const { None }; MAX_DMA_VIEWS],
+            regions: [None; MAX_REGIONS],
+            logged: None,
+        })
+    }
+
+    /// Adds a view for devices, with all RAM mapped so far; gives back its index. No stream uses it yet.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::map`].
+    pub fn add_dma_view<P: Platform>(
+        &mut self,
+        platform: &P,
+        walker: DmaWalker<'d, D>,
+        tier: DmaTier,
+    ) -> Result<usize, SpaceError> {
+        let index = self.dma.iter().position(Option::is_none).ok_or(SpaceError::TooMany)?;
+        let tree = Tree::new(platform, self.cpu.tree.format()).ok_or(SpaceError::NoRoot)?;
+        let mut dma = DmaView { view: View { tree, walker }, tier };
+        let regions = self.regions;
+        for region in regions.iter().flatten().filter(|r| r.reach != Reach::CpuDevice) {
+            let mapping = self.mapping(region);
+            if let Err(error) = map_one(platform, &mut dma.view, &mapping) {
+                dma.view.tree.free(platform);
+                return Err(error);
+            }
+        }
+        self.dma[index] = Some(dma);
+        Ok(index)
+    }
+
+    /// Maps `region`, in the CPU view first, in the DMA views last; all or nothing.
+    ///
+    /// # Errors
+    /// Something is mapped there already, frames are lacking, or the region is beyond the address size.
+    pub fn map<P: Platform>(&mut self, platform: &P, region: Region) -> Result<(), SpaceError> {
+        let place = self.regions.iter().position(Option::is_none).ok_or(SpaceError::TooMany)?;
+        let mapping = self.mapping(&region);
+        let (cpu, dma) = (region.reach != Reach::DmaDoorbell, region.reach != Reach::CpuDevice);
+
+        let mut frames = if cpu { self.cpu.tree.map_needs(platform, &mapping)? } else { 0 };
+        for view in self.dma.iter().flatten().filter(|_| dma) {
+            frames += view.view.tree.map_needs(platform, &mapping)?;
+        }
+        let mut reserve = platform.reserve(frames)?;
+
+        if cpu {
+            self.cpu.tree.map(platform, &mapping, &mut reserve, false);
+        }
+        for view in self.dma.iter_mut().flatten().filter(|_| dma) {
+            let clean = !view.view.walker.coherent;
+            view.view.tree.map(platform, &mapping, &mut reserve, clean);
+        }
+        platform.unreserve(reserve);
+        self.regions[place] = Some(region);
+        Ok(())
+    }
+
+    /// Unmaps a region that was mapped as `range`, in the DMA views first, in the CPU view last. When it returns
+    /// every view has been invalidated, and the memory may be reused.
+    ///
+    /// # Errors
+    /// No region is exactly `range`; or hardware did not complete an invalidation: the mapping is gone, its memory
+    /// and table frames stay out of use.
+    pub fn unmap<P: Platform>(&mut self, platform: &P, range: IpaRange) -> Result<(), SpaceError> {
+        let place = self
+            .regions
+            .iter()
+            .position(|r| r.is_some_and(|r| r.range == range))
+            .ok_or(SpaceError::NoSuchRegion(range))?;
+        let Some(region) = self.regions[place] else { return Err(SpaceError::NoSuchRegion(range)) };
+        self.regions[place] = None;
+        if region.reach != Reach::CpuDevice {
+            for view in self.dma.iter_mut().flatten() {
+                unmap_one(platform, &mut view.view, range)?;
+            }
+        }
+        if region.reach != Reach::DmaDoorbell {
+            unmap_one(platform, &mut self.cpu, range)?;
+        }
+        Ok(())
+    }
+
+    fn mapping(&self, region: &Region) -> Mapping {
+        let logged = self.logged.is_some_and(|l| l.overlaps(region.range));
+        let largest = if logged { PageSize::Size4K } else { PageSize::Size1G };
+        Mapping { range: region.range, pa: region.pa, rights: region.reach.rights(), largest }
+    }
+
+    /// The first address of `range` that is not RAM of the VM; `None` where all of it is.
+    #[must_use]
+    pub fn first_outside_ram(&self, range: IpaRange) -> Option<Ipa> {
+        let mut at = range.start();
+        while at < range.end() {
+            let ram = self.regions.iter().flatten().find(|r| r.reach == Reach::Ram && r.range.contains(at));
+            match ram {
+                Some(region) => at = region.range.end(),
+                None => return Some(at),
+            }
+        }
+        None
+    }
+
+    /// The physical address of `ipa` where it is RAM that the VM's vCPUs may read and write.
+    #[must_use]
+    pub fn guest_ram<P: Platform>(&self, platform: &P, ipa: Ipa) -> Option<Pa> {
+        let (leaf, pa) = self.cpu.tree.query(platform, ipa)?;
+        leaf.is_logged().then_some(pa)
+    }
+
+    /// The CPU view.
+    #[must_use]
+    pub const fn cpu_view(&self) -> &View<CpuWalker> {
+        &self.cpu
+    }
+
+    /// The DMA views.
+    pub fn dma_views(&self) -> impl Iterator<Item = &DmaView<'d, D>> {
+        self.dma.iter().flatten()
+    }
+
+    /// The weakest tier of the VM's devices; [`DmaTier::None`] where it owns none.
+    #[must_use]
+    pub fn dma_tier(&self) -> DmaTier {
+        // Ascending codes promise less; `None` is the least code and stands for no device.
+        self.dma_views().map(|v| v.tier).max_by_key(|t| t.code()).unwrap_or(DmaTier::None)
+    }
+
+    /// The leaves of all DMA views together, and their table frames.
+    #[must_use]
+    pub fn dma_totals(&self) -> (LeafCounts, u64) {
+        let mut sum = (LeafCounts::default(), 0);
+        for view in self.dma_views() {
+            let leaves = view.view.tree.leaves();
+            sum.0.blocks_1g += leaves.blocks_1g;
+            sum.0.blocks_2m += leaves.blocks_2m;
+            sum.0.pages_4k += leaves.pages_4k;
+            sum.1 += view.view.tree.tables();
+        }
+        sum
+    }
+
+    /// Gives all table frames back. No vCPU runs on the CPU view any more, no stream uses a DMA view, and the
+    /// VMIDs have been invalidated.
+    pub fn free<P: Platform>(self, platform: &P) {
+        for view in self.dma.into_iter().flatten() {
+            view.view.tree.free(platform);
+        }
+        self.cpu.tree.free(platform);
+    }
+}
+
+fn map_one<P, W>(platform: &P, view: &mut View<W>, mapping: &Mapping) -> Result<(), SpaceError>
+where
+    P: Platform,
+    W: Walker<P>,
+{
+    let needed = view.tree.map_needs(platform, mapping)?;
+    let mut reserve = platform.reserve(needed)?;
+    view.tree.map(platform, mapping, &mut reserve, !view.walker.is_coherent());
+    platform.unreserve(reserve);
+    Ok(())
+}
+
+fn unmap_one<P, W>(platform: &P, view: &mut View<W>, range: IpaRange) -> Result<(), SpaceError>
+where
+    P: Platform,
+    W: Walker<P>,
+{
+    view.tree.unmap_check(platform, range)?;
+    // Without a frame for the list tables stay linked and empty: unmapping never fails for memory.
+    let reserve = platform.reserve(1).unwrap_or(FrameReserve::empty());
+    let mut retired = Retired::new(reserve);
+    view.tree.unmap(platform, range, &mut retired, !view.walker.is_coherent());
+    let invalidated = view.walker.invalidate(platform, &view.tree);
+    if invalidated.is_ok() {
+        view.free_retired(platform, &mut retired);
+    }
+    retired.end(platform);
+    invalidated.map_err(SpaceError::View)
+}

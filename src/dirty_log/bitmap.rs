@@ -1,0 +1,127 @@
+//! EL2's own bitmap: where a dirty page that was found lives until it has been delivered.
+
+use crate::addr::PAGE_BYTES;
+use crate::frames::{FrameBlock, Frames};
+use crate::hw::{Memory, Word};
+
+/// One bit a page of the logged range, in contiguous frames; bits are set and taken by atomic operations.
+#[derive(Debug)]
+pub struct Bitmap {
+    block: FrameBlock,
+    pages: u64,
+}
+
+/// Bits of a word.
+const BITS: u64 = 64;
+
+impl Bitmap {
+    /// `log2` of the frames that a bitmap for `pages` pages takes: one bit each, rounded up to a power of two of
+    /// frames.
+    #[must_use]
+    pub const fn order(pages: u64) -> u32 {
+        pages.div_ceil(8 * PAGE_BYTES).next_power_of_two().trailing_zeros()
+    }
+
+    /// An empty bitmap for `pages` pages; `None` where there is no memory for it.
+    pub fn new(platform: &(impl Memory + Frames), pages: u64) -> Option<Self> {
+        let block = platform.alloc(Self::order(pages))?;
+        let words = usize::try_from(pages.div_ceil(BITS)).ok()?;
+        platform.fill(block.pa(), words, |_| 0);
+        Some(Self { block, pages })
+    }
+
+    /// Gives its memory back.
+    pub fn free(self, platform: &impl Frames) {
+        platform.free(self.block);
+    }
+
+    /// Sets `count` bits from `first`; what lies behind the end is ignored.
+    pub fn set(&self, memory: &impl Memory, first: u64, count: u64) {
+        let end = first.saturating_add(count).min(self.pages);
+        let mut at = first;
+        while at < end {
+            let run = (BITS - at % BITS).min(end - at);
+            self.word(memory, at / BITS).fetch_or(ones(run) << (at % BITS));
+            at += run;
+        }
+    }
+
+    /// The 64 bits from `first`, which need not be a multiple of 64; 0 behind the end.
+    pub fn get(&self, memory: &impl Memory, first: u64) -> u64 {
+        self.each_word(first, u64::MAX, |index, _| self.word(memory, index).load())
+    }
+
+    /// Takes those of the 64 bits from `first` that are set in `mask` out of the bitmap, and gives them back.
+    pub fn take(&self, memory: &impl Memory, first: u64, mask: u64) -> u64 {
+        self.each_word(first, mask, |index, wanted| self.word(memory, index).fetch_and(!wanted) & wanted)
+    }
+
+    /// Puts bits back that [`Bitmap::take`] took from `first`.
+    pub fn put_back(&self, memory: &impl Memory, first: u64, bits: u64) {
+        self.each_word(first, bits, |index, wanted| self.word(memory, index).fetch_or(wanted));
+    }
+
+    /// Calls `access` with each word that holds some of the 64 bits from `first` named in `mask`, and with which
+    /// of that word's bits they are; joins what it returns.
+    fn each_word(&self, first: u64, mask: u64, access: impl Fn(u64, u64) -> u64) -> u64 {
+        let (index, shift) = (first / BITS, first % BITS);
+        let mut bits = 0;
+        let low = mask << shift;
+        if low != 0 && first < self.pages {
+            bits |= (access(index, low) & low) >> shift;
+        }
+        let high = if shift == 0 { 0 } else { mask >> (BITS - shift) };
+        if high != 0 && (index + 1) * BITS < self.pages {
+            bits |= (access(index + 1, high) & high) << (BITS - shift);
+        }
+        bits
+    }
+
+    fn word<'m, M: Memory>(&self, memory: &'m M, index: u64) -> &'m M::Word {
+        &memory.words(self.block.pa().offset(index * 8), 1)[0]
+    }
+}
+
+/// A word whose lowest `count` bits are set, `count` from 1 to 64.
+pub(crate) const fn ones(count: u64) -> u64 {
+    u64::MAX >> (BITS - count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    #[test]
+    fn bits_are_read_and_taken_at_any_offset() {
+        let fake = Fake::new(2);
+        let bitmap = Bitmap::new(&fake, 200).unwrap();
+        bitmap.set(&fake, 60, 10);
+        assert_eq!(bitmap.get(&fake, 60), 0x3ff);
+        assert_eq!(bitmap.get(&fake, 0), 0xf000_0000_0000_0000);
+        assert_eq!(bitmap.get(&fake, 64), 0x3f);
+        assert_eq!(bitmap.take(&fake, 59, 0b1101), 0b1100);
+        assert_eq!(bitmap.get(&fake, 59), 0b111_1111_0010);
+        bitmap.put_back(&fake, 59, 0b1100);
+        assert_eq!(bitmap.get(&fake, 60), 0x3ff);
+    }
+
+    #[test]
+    fn bits_behind_the_end_are_neither_set_nor_read() {
+        let fake = Fake::new(2);
+        let bitmap = Bitmap::new(&fake, 70).unwrap();
+        bitmap.set(&fake, 68, 1000);
+        assert_eq!(bitmap.get(&fake, 64), 0b11_0000);
+        assert_eq!(bitmap.get(&fake, 128), 0);
+        assert_eq!(bitmap.take(&fake, 192, u64::MAX), 0);
+    }
+
+    #[test]
+    fn memory_is_one_bit_a_page_in_a_power_of_two_of_frames() {
+        assert_eq!(Bitmap::order(1), 0);
+        assert_eq!(Bitmap::order(8 * 4096), 0);
+        assert_eq!(Bitmap::order(8 * 4096 + 1), 1);
+        // 1 TiB: 2^28 pages, 32 MiB.
+        assert_eq!(Bitmap::order(1 << 28), 13);
+    }
+}

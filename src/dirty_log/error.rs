@@ -1,0 +1,55 @@
+//! Why an operation of a log failed.
+
+use core::fmt;
+
+use crate::addr::Ipa;
+use crate::frames::OutOfFrames;
+use crate::stage2::ViewError;
+
+/// Why an operation of a log failed. Unless it is [`LogError::Untrusted`] nothing has been changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogError {
+    /// No log is on.
+    NotOn,
+    /// A log is on already.
+    AlreadyOn,
+    /// A start or a stop has been begun and not ended.
+    Changing,
+    /// The call's step is not the one that was handed out; carries the one expected.
+    OutOfStep(u64),
+    /// This address of the range is not RAM of the VM.
+    OutsideRam(Ipa),
+    /// This address of the range is not logged.
+    OutsideLog(Ipa),
+    /// The CPU lacks what a log of its writes needs.
+    NoCpuTier,
+    /// Table frames are lacking.
+    OutOfFrames(OutOfFrames),
+    /// Hardware did not answer in the middle of a start, which was undone.
+    Abandoned(ViewError),
+    /// Hardware stopped answering: what the log says can't be relied on until it has been stopped and started.
+    Untrusted,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOn => f.write_str("no log is on: start one first"),
+            Self::AlreadyOn => f.write_str("a log is on already: stop it first"),
+            Self::Changing => f.write_str("a start or stop has not ended: call it again with its step"),
+            Self::OutOfStep(expected) => write!(f, "step out of turn: {expected} is next"),
+            Self::OutsideRam(ipa) => write!(f, "{ipa} is not RAM of the VM"),
+            Self::OutsideLog(ipa) => write!(f, "{ipa} is outside the logged range"),
+            Self::NoCpuTier => f.write_str("this CPU has no hardware dirty state (FEAT_HAFDBS)"),
+            Self::OutOfFrames(lack) => lack.fmt(f),
+            Self::Abandoned(error) => write!(f, "the start was undone: {error}"),
+            Self::Untrusted => f.write_str("hardware stopped answering: stop the log and start it again"),
+        }
+    }
+}
+
+impl From<OutOfFrames> for LogError {
+    fn from(lack: OutOfFrames) -> Self {
+        Self::OutOfFrames(lack)
+    }
+}

@@ -1,0 +1,196 @@
+//! The log of one VM: which of its pages were written, by a vCPU or by a device.
+//!
+//! [`DirtyLog`] is the state; every operation takes the VM's [`AddressSpace`](crate::address_space::AddressSpace)
+//! with it, exclusively where it changes the size of translations. Long operations are stepped: each call does a
+//! bounded part and says whether there is more.
+
+mod bitmap;
+mod error;
+mod start;
+mod stop;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use strandline_abi::{CpuTier, LogState, Tiers};
+
+pub use bitmap::Bitmap;
+pub use error::LogError;
+pub use sync::{Cleared, Synced};
+
+use crate::addr::{IpaRange, PAGE_BYTES, PAGE_SHIFT};
+use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
+use crate::hw::Platform;
+use crate::stage2::{Merge, Retired, Split};
+
+/// The range a sync or clear handles in one call at the most: its bitmap is one 4 KiB page.
+pub const STEP_PAGES: u64 = 8 * PAGE_BYTES;
+
+/// The log of one VM.
+#[derive(Debug)]
+pub struct DirtyLog {
+    phase: Phase,
+    cpu_tier: CpuTier,
+    statistics: Statistics,
+}
+
+/// What logs of a VM have done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Blocks split by starts, in all views.
+    pub blocks_split: u64,
+    /// Blocks made by merging, in all views.
+    pub blocks_merged: u64,
+    /// Pages reported by syncs.
+    pub pages_reported: u64,
+}
+
+/// How far a stepped operation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It has ended.
+    Done,
+    /// Call it again, with this step.
+    More(u64),
+}
+
+#[derive(Debug)]
+enum Phase {
+    Off,
+    Starting(Starting),
+    On(On),
+    Stopping(Stopping),
+}
+
+/// What a log holds from its start to its stop.
+#[derive(Debug)]
+struct On {
+    range: IpaRange,
+    /// Pages written by vCPUs, and by EL2 on their behalf, not yet delivered.
+    cpu: Bitmap,
+    /// Pages written by devices, not yet delivered.
+    dma: Bitmap,
+    /// Room for the tables that a stop unlinks.
+    cpu_retired: Retired,
+    dma_retired: [Option<Retired>; MAX_DMA_VIEWS],
+    /// Hardware stopped answering: what the log says can't be relied on.
+    untrusted: bool,
+}
+
+/// A start under way.
+#[derive(Debug)]
+struct Starting {
+    on: On,
+    cpu: Option<Split>,
+    dma: [Option<Split>; MAX_DMA_VIEWS],
+    steps: u64,
+    blocks: u64,
+}
+
+/// A stop under way.
+#[derive(Debug)]
+struct Stopping {
+    on: On,
+    cpu: Option<Merge>,
+    dma: [Option<Merge>; MAX_DMA_VIEWS],
+    steps: u64,
+}
+
+impl On {
+    /// The index in the bitmaps of the page at the start of `part`, a part of the logged range.
+    const fn page(&self, part: IpaRange) -> u64 {
+        (part.start().0 - self.range.start().0) >> PAGE_SHIFT
+    }
+
+    fn free(self, platform: &impl Platform) {
+        self.cpu.free(platform);
+        self.dma.free(platform);
+        for retired in self.dma_retired.into_iter().flatten().chain([self.cpu_retired]) {
+            retired.end(platform);
+        }
+    }
+}
+
+impl DirtyLog {
+    /// A log that is off, of a VM whose vCPUs' writes come to be known by `cpu_tier`.
+    #[must_use]
+    pub fn new(cpu_tier: CpuTier) -> Self {
+        Self { phase: Phase::Off, cpu_tier, statistics: Statistics::default() }
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub const fn state(&self) -> LogState {
+        match &self.phase {
+            Phase::Off => LogState::Off,
+            Phase::Starting(_) => LogState::Starting,
+            Phase::On(on) if on.untrusted => LogState::Untrusted,
+            Phase::On(_) => LogState::On,
+            Phase::Stopping(_) => LogState::Stopping,
+        }
+    }
+
+    /// The logged range, from the beginning of a start to the end of a stop.
+    #[must_use]
+    pub const fn range(&self) -> Option<IpaRange> {
+        match &self.phase {
+            Phase::Off => None,
+            Phase::Starting(Starting { on, .. }) | Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => {
+                Some(on.range)
+            }
+        }
+    }
+
+    /// The tiers of a log of `space`.
+    #[must_use]
+    pub fn tiers<D: crate::hw::DmaTlb>(&self, space: &AddressSpace<'_, D>) -> Tiers {
+        Tiers { cpu: self.cpu_tier, dma: space.dma_tier() }
+    }
+
+    /// What logs of this VM have done so far.
+    #[must_use]
+    pub const fn statistics(&self) -> Statistics {
+        self.statistics
+    }
+
+    /// Marks the pages of `range` that are logged as written by EL2 on behalf of a vCPU: called *after* the store,
+    /// so that a sync in between cannot deliver and drop the bit too early.
+    pub fn mark_written(&self, platform: &impl Platform, range: IpaRange) {
+        if let Phase::On(on) = &self.phase
+            && let Some(part) = on.range.intersection(range)
+        {
+            on.cpu.set(platform, on.page(part), part.pages());
+        }
+    }
+
+    /// Frees what the log of a VM that has ended holds; its views are freed apart, as they are.
+    pub fn dismantle(self, platform: &impl Platform) {
+        let on = match self.phase {
+            Phase::Off => return,
+            Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => on,
+            Phase::Starting(starting) => {
+                for split in starting.dma.into_iter().flatten().chain(starting.cpu) {
+                    split.end(platform);
+                }
+                starting.on
+            }
+        };
+        on.free(platform);
+    }
+
+    fn on(&self) -> Result<&On, LogError> {
+        match &self.phase {
+            Phase::On(on) if on.untrusted => Err(LogError::Untrusted),
+            Phase::On(on) => Ok(on),
+            Phase::Off => Err(LogError::NotOn),
+            Phase::Starting(_) | Phase::Stopping(_) => Err(LogError::Changing),
+        }
+    }
+
+    fn distrust(&mut self) -> LogError {
+        if let Phase::On(on) = &mut self.phase {
+            on.untrusted = true;
+        }
+        LogError::Untrusted
+    }
+}

@@ -1,0 +1,114 @@
+//! Stopping a log: every leaf writable-dirty, tables merged back to the largest blocks, one invalidation.
+
+use super::{DirtyLog, LogError, On, Phase, Progress, Stopping};
+use crate::address_space::AddressSpace;
+use crate::hw::{DmaTlb, Platform};
+use crate::stage2::{Merge, ViewError, Walker};
+
+impl DirtyLog {
+    /// Stops the log, or undoes a start that has been begun and not ended. What was not yet reported is dropped.
+    ///
+    /// `step` is 0 in the first call and then what [`Progress::More`] said. The last call ends with exactly one
+    /// invalidation of each DMA view, and then frees the tables that were merged.
+    ///
+    /// # Errors
+    /// [`LogError::NotOn`], [`LogError::OutOfStep`]; [`LogError::Untrusted`] where hardware did not complete the
+    /// invalidation: the log is off then, and the tables it covered stay out of use.
+    pub fn stop<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+        step: u64,
+    ) -> Result<Progress, LogError> {
+        match &self.phase {
+            Phase::Off => return Err(LogError::NotOn),
+            Phase::Stopping(stopping) if step != stopping.steps => {
+                return Err(LogError::OutOfStep(stopping.steps));
+            }
+            Phase::Stopping(_) => {}
+            Phase::Starting(_) | Phase::On(_) if step != 0 => return Err(LogError::OutOfStep(0)),
+            Phase::Starting(_) | Phase::On(_) => self.begin_stop(platform),
+        }
+        let result = self.merge(platform, space);
+        if result != Ok(false) {
+            self.end_stop(platform, space);
+        }
+        match (result, &self.phase) {
+            (Err(_), _) => Err(LogError::Untrusted),
+            (Ok(_), Phase::Stopping(stopping)) => Ok(Progress::More(stopping.steps)),
+            (Ok(_), _) => Ok(Progress::Done),
+        }
+    }
+
+    fn begin_stop<P: Platform>(&mut self, platform: &P) {
+        self.take_phase(|phase| {
+            let on = match phase {
+                Phase::On(on) => on,
+                Phase::Starting(starting) => {
+                    for split in starting.dma.into_iter().flatten().chain(starting.cpu) {
+                        split.end(platform);
+                    }
+                    starting.on
+                }
+                other => return other,
+            };
+            let merge = Merge::new(on.range);
+            let dma = on.dma_retired.each_ref().map(|r| r.as_ref().map(|_| Merge::new(on.range)));
+            Phase::Stopping(Stopping { on, cpu: Some(merge), dma, steps: 0 })
+        });
+    }
+
+    /// Does one bounded part of the stop under way; `true` when all views are merged and invalidated.
+    fn merge<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+    ) -> Result<bool, ViewError> {
+        let Phase::Stopping(Stopping { on, cpu, dma, steps }) = &mut self.phase else { return Ok(true) };
+        *steps += 1;
+        if let Some(merge) = cpu {
+            if merge.step(platform, &mut space.cpu, &mut on.cpu_retired)? {
+                self.statistics.blocks_merged += merge.blocks();
+                *cpu = None;
+            }
+            return Ok(false);
+        }
+        for ((slot, view), retired) in dma.iter_mut().zip(space.dma.iter_mut()).zip(on.dma_retired.iter_mut())
+        {
+            if let (Some(merge), Some(view), Some(retired)) = (slot.as_mut(), view, retired) {
+                if merge.step(platform, &mut view.view, retired)? {
+                    self.statistics.blocks_merged += merge.blocks();
+                    *slot = None;
+                }
+                return Ok(false);
+            }
+        }
+        invalidate_and_free(platform, space, on)?;
+        Ok(true)
+    }
+
+    fn end_stop<P: Platform, D: DmaTlb>(&mut self, platform: &P, space: &mut AddressSpace<'_, D>) {
+        space.logged = None;
+        self.take_phase(|phase| match phase {
+            Phase::Stopping(stopping) => {
+                stopping.on.free(platform);
+                Phase::Off
+            }
+            other => other,
+        });
+    }
+}
+
+fn invalidate_and_free<P: Platform, D: DmaTlb>(
+    platform: &P,
+    space: &mut AddressSpace<'_, D>,
+    on: &mut On,
+) -> Result<(), ViewError> {
+    for (view, retired) in space.dma.iter_mut().zip(on.dma_retired.iter_mut()) {
+        if let (Some(view), Some(retired)) = (view, retired) {
+            view.view.walker.invalidate(platform, &view.view.tree)?;
+            view.view.free_retired(platform, retired);
+        }
+    }
+    Ok(())
+}

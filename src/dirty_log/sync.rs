@@ -1,0 +1,188 @@
+//! Reading the log: harvest the views, clean what is to be cleaned, invalidate, and only then deliver.
+
+use strandline_abi::{DmaTier, Flags, LogSource};
+
+use super::bitmap::ones;
+use super::{Bitmap, DirtyLog, LogError, On, STEP_PAGES};
+use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
+use crate::address_space::AddressSpace;
+use crate::hw::{DmaTlb, Platform};
+use crate::stage2::{Harvest, ViewError, Walker};
+
+/// What a step of a sync did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Synced {
+    /// Pages that were reported.
+    pub reported: u64,
+}
+
+/// What a step of a clear did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cleared {
+    /// Pages that were dirty and are no more.
+    pub discarded: u64,
+}
+
+impl DirtyLog {
+    /// Checks that a sync or clear of `range` is possible now, and gives back its first step: at most
+    /// [`STEP_PAGES`] from page `done` of it.
+    ///
+    /// # Errors
+    /// The log is not on, the range is not all logged, or `done` is not where a step begins.
+    pub fn step_of(&self, range: IpaRange, done: u64) -> Result<IpaRange, LogError> {
+        let on = self.on()?;
+        if !on.range.covers(range) {
+            let outside = if range.start() < on.range.start() { range.start() } else { on.range.end() };
+            return Err(LogError::OutsideLog(outside.max(range.start())));
+        }
+        if done >= range.pages() || done % STEP_PAGES != 0 {
+            return Err(LogError::OutOfStep(0));
+        }
+        let start = Ipa(range.start().0 + (done << PAGE_SHIFT));
+        let pages = (range.pages() - done).min(STEP_PAGES);
+        IpaRange::new(start, pages << PAGE_SHIFT).map_err(|_| LogError::OutOfStep(0))
+    }
+
+    /// Reports the pages of `part`, a step of [`DirtyLog::step_of`], that were written: 64 pages at a time, in
+    /// ascending order, to `deliver` (index of the word, bits). With [`Flags::CLEAR`] what was delivered leaves the
+    /// log: every view has been cleaned, and the invalidation has completed, before the first delivery.
+    ///
+    /// # Errors
+    /// [`LogError::Untrusted`] where hardware stopped answering; nothing is delivered then.
+    pub fn sync<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &AddressSpace<'_, D>,
+        part: IpaRange,
+        flags: Flags,
+        mut deliver: impl FnMut(u64, u64),
+    ) -> Result<Synced, LogError> {
+        let on = self.on()?;
+        let clear = flags.has(Flags::CLEAR);
+        if collect(platform, space, on, flags, clear, [part].into_iter()).is_err() {
+            return Err(self.distrust());
+        }
+        let mut reported = 0;
+        for (word, first, mask) in words(on, part) {
+            let mut bits = 0;
+            for bitmap in bitmaps(on, flags) {
+                bits |= if clear {
+                    bitmap.take(platform, first, mask)
+                } else {
+                    bitmap.get(platform, first) & mask
+                };
+            }
+            reported += u64::from(bits.count_ones());
+            deliver(word, bits);
+        }
+        self.statistics.pages_reported += reported;
+        Ok(Synced { reported })
+    }
+
+    /// Discards what the log holds of the pages of `part` that `wanted` (of a word's index) names, and gives back
+    /// to `deliver` those of them that were dirty.
+    ///
+    /// # Errors
+    /// [`LogError::Untrusted`] where hardware stopped answering; nothing is delivered then.
+    pub fn clear<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &AddressSpace<'_, D>,
+        part: IpaRange,
+        flags: Flags,
+        wanted: impl Fn(u64) -> u64,
+        mut deliver: impl FnMut(u64, u64),
+    ) -> Result<Cleared, LogError> {
+        let on = self.on()?;
+        let runs = words(on, part).flat_map(|(word, _, mask)| {
+            let base = part.start().offset(word * 64 * PAGE_BYTES);
+            runs(base, wanted(word) & mask)
+        });
+        if collect(platform, space, on, flags, true, runs).is_err() {
+            return Err(self.distrust());
+        }
+        let mut discarded = 0;
+        for (word, first, mask) in words(on, part) {
+            let wanted = wanted(word) & mask;
+            let bits = bitmaps(on, flags).fold(0, |bits, b| bits | b.take(platform, first, wanted));
+            discarded += u64::from(bits.count_ones());
+            deliver(word, bits);
+        }
+        Ok(Cleared { discarded })
+    }
+}
+
+/// Brings what the views know of `ranges` into EL2's bitmaps, and with `clean` cleans them, in the order that
+/// loses nothing: updates made visible, walk, invalidation of what was cleaned.
+fn collect<P: Platform, D: DmaTlb>(
+    platform: &P,
+    space: &AddressSpace<'_, D>,
+    on: &On,
+    flags: Flags,
+    clean: bool,
+    ranges: impl Iterator<Item = IpaRange> + Clone,
+) -> Result<(), ViewError> {
+    let mode = if clean { Harvest::Clean } else { Harvest::Keep };
+    let record = |bitmap: &Bitmap, at: Ipa, pages: u64| {
+        bitmap.set(platform, (at.0 - on.range.start().0) >> PAGE_SHIFT, pages);
+    };
+    if flags.names(LogSource::Cpu) {
+        space.cpu.walker.collect_updates(platform)?;
+        let mut cleaned = false;
+        for range in ranges.clone() {
+            cleaned |= space.cpu.tree.harvest(platform, range, mode, |at, n| record(&on.cpu, at, n));
+        }
+        if cleaned {
+            space.cpu.walker.invalidate(platform, &space.cpu.tree)?;
+        }
+    }
+    if flags.names(LogSource::Dma) {
+        for dma in space.dma_views() {
+            let hardware = dma.tier == DmaTier::Hardware;
+            if hardware {
+                dma.view.walker.collect_updates(platform)?;
+            }
+            let mode = if hardware { mode } else { Harvest::Assume };
+            let mut cleaned = false;
+            for range in ranges.clone() {
+                cleaned |= dma.view.tree.harvest(platform, range, mode, |at, n| record(&on.dma, at, n));
+            }
+            if cleaned {
+                dma.view.walker.invalidate(platform, &dma.view.tree)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The bitmaps of the sources that `flags` names.
+fn bitmaps(on: &On, flags: Flags) -> impl Iterator<Item = &Bitmap> {
+    let cpu = flags.names(LogSource::Cpu).then_some(&on.cpu);
+    let dma = flags.names(LogSource::Dma).then_some(&on.dma);
+    cpu.into_iter().chain(dma)
+}
+
+/// The words of the report about `part`: index, first page in EL2's bitmaps, and the bits that are pages of it.
+fn words(on: &On, part: IpaRange) -> impl Iterator<Item = (u64, u64, u64)> + Clone + use<> {
+    let (first, pages) = (on.page(part), part.pages());
+    (0..pages.div_ceil(64)).map(move |word| {
+        let left = pages - word * 64;
+        (word, first + word * 64, ones(left.min(64)))
+    })
+}
+
+/// The runs of adjacent pages that `bits` names, bit 0 being the page at `base`.
+fn runs(base: Ipa, bits: u64) -> impl Iterator<Item = IpaRange> + Clone {
+    let mut left = bits;
+    core::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        let first = left.trailing_zeros();
+        let length = (left >> first).trailing_ones();
+        let run = ones(u64::from(length)) << first;
+        left &= !run;
+        let start = base.offset(u64::from(first) * PAGE_BYTES);
+        IpaRange::new(start, u64::from(length) * PAGE_BYTES).ok()
+    })
+}

@@ -1,0 +1,497 @@
+//! The log on fake memory: its states, its promises, and the order in which it asks hardware.
+
+use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
+
+use crate::addr::{Ipa, IpaRange, Pa, Vmid};
+use crate::address_space::{AddressSpace, Reach, Region};
+use crate::dirty_log::{DirtyLog, LogError, Progress};
+use crate::fake::{Event, Fake, FakeTlb, take_trace};
+use crate::frames::Frames;
+use crate::hw::{Barrier, DmaTlbError, HoldTimeout, Tlbi, Vttbr};
+use crate::stage2::descriptor::S2AP_WRITE;
+use crate::stage2::{DmaWalker, Format};
+
+const M: u64 = 1 << 20;
+const G: u64 = 1 << 30;
+const RAM: u64 = 0x4000_0000;
+const INVALIDATED: Event = Event::Mark("S12_VMALL + CMD_SYNC");
+
+fn range(start: u64, bytes: u64) -> IpaRange {
+    IpaRange::new(Ipa(start), bytes).unwrap()
+}
+
+fn space<'d>(fake: &Fake, tlb: &'d FakeTlb, bytes: u64, tier: DmaTier) -> AddressSpace<'d, FakeTlb> {
+    let mut space = AddressSpace::new(fake, Format::new(36).unwrap(), Vmid(1)).unwrap();
+    space.add_dma_view(fake, DmaWalker { tlb, vmid: Vmid(2), coherent: true }, tier).unwrap();
+    let region = Region { range: range(RAM, bytes), pa: Pa(0x8000_0000), reach: Reach::Ram };
+    space.map(fake, region).unwrap();
+    let doorbell =
+        Region { range: range(0x0809_0000, 0x1000), pa: Pa(0x0809_0000), reach: Reach::DmaDoorbell };
+    space.map(fake, doorbell).unwrap();
+    space
+}
+
+fn start(log: &mut DirtyLog, fake: &Fake, space: &mut AddressSpace<'_, FakeTlb>, range: IpaRange) -> u64 {
+    let (mut step, mut steps) = (0, 1);
+    while let Progress::More(next) = log.start(fake, space, range, step).unwrap() {
+        (step, steps) = (next, steps + 1);
+    }
+    steps
+}
+
+fn stop(log: &mut DirtyLog, fake: &Fake, space: &mut AddressSpace<'_, FakeTlb>) {
+    let mut step = 0;
+    while let Progress::More(next) = log.stop(fake, space, step).unwrap() {
+        step = next;
+    }
+}
+
+fn started(fake: &Fake, space: &mut AddressSpace<'_, FakeTlb>, range: IpaRange) -> DirtyLog {
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    start(&mut log, fake, space, range);
+    take_trace();
+    log
+}
+
+/// Reads the whole of `range` and gives back the indices of the pages reported.
+fn sync(
+    log: &mut DirtyLog,
+    fake: &Fake,
+    space: &AddressSpace<'_, FakeTlb>,
+    range: IpaRange,
+    flags: Flags,
+) -> Result<Vec<u64>, LogError> {
+    let (mut pages, mut done) = (vec![], 0);
+    while done < range.pages() {
+        let part = log.step_of(range, done)?;
+        log.sync(fake, space, part, flags, |word, bits| {
+            pages.extend((0..64).filter(|b| bits >> b & 1 == 1).map(|b| done + word * 64 + b));
+        })?;
+        done += part.pages();
+    }
+    Ok(pages)
+}
+
+/// A vCPU writes the page at `ipa`: hardware sets the dirty bit.
+fn cpu_writes(fake: &Fake, space: &AddressSpace<'_, FakeTlb>, ipa: u64) {
+    fake.or_behind(space.cpu.tree.walk(fake, Ipa(ipa)).0.pa, S2AP_WRITE);
+}
+
+/// A device writes the page at `ipa` through an SMMU with HTTU.
+fn device_writes(fake: &Fake, space: &AddressSpace<'_, FakeTlb>, ipa: u64) {
+    let view = space.dma_views().next().unwrap();
+    fake.or_behind(view.view.tree.walk(fake, Ipa(ipa)).0.pa, S2AP_WRITE);
+}
+
+const CPU: Flags = Flags::CPU;
+const DMA: Flags = Flags::DMA;
+
+fn clearing(flags: Flags) -> Flags {
+    flags.with(Flags::CLEAR)
+}
+
+#[test]
+fn start_invalidates_a_dma_view_exactly_once_whatever_the_range_and_the_tier() {
+    for tier in [DmaTier::Hardware, DmaTier::Assume] {
+        for bytes in [2 * M, 64 * M, G] {
+            let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+            let mut space = space(&fake, &tlb, G, tier);
+            let mut log = DirtyLog::new(CpuTier::Hardware);
+            take_trace();
+            start(&mut log, &fake, &mut space, range(RAM, bytes));
+            let trace = take_trace();
+            assert_eq!(trace.iter().filter(|e| **e == INVALIDATED).count(), 1, "{tier} {bytes:#x}");
+            assert_eq!(trace.last(), Some(&INVALIDATED), "the log is on when it has completed");
+            assert_eq!((log.state(), log.range()), (LogState::On, Some(range(RAM, bytes))));
+        }
+    }
+}
+
+#[test]
+fn start_and_stop_bring_back_the_blocks_and_every_frame() {
+    for bytes in [2 * M, 6 * M, G] {
+        let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+        let mut space = space(&fake, &tlb, G, DmaTier::Assume);
+        let before = (space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames());
+        let mut log = started(&fake, &mut space, range(RAM, bytes));
+        assert_eq!(log.statistics().blocks_split, 2);
+        assert_eq!(space.cpu_view().tree.leaves().pages_4k, bytes / 4096);
+        stop(&mut log, &fake, &mut space);
+        assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
+        assert_eq!((log.state(), log.statistics().blocks_merged), (LogState::Off, 2));
+    }
+}
+
+#[test]
+fn stop_invalidates_a_dma_view_exactly_once_and_frees_its_tables_after_that() {
+    let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+    let mut space = space(&fake, &tlb, G, DmaTier::Hardware);
+    let mut log = started(&fake, &mut space, range(RAM, G));
+    stop(&mut log, &fake, &mut space);
+    let trace = take_trace();
+    assert_eq!(trace.iter().filter(|e| **e == INVALIDATED).count(), 1);
+    let invalidated = trace.iter().position(|e| *e == INVALIDATED).unwrap();
+    let frees_after = trace[invalidated..].iter().filter(|e| matches!(e, Event::Free(_))).count();
+    assert!(frees_after > 513, "the DMA view's tables, the list and the bitmaps: {frees_after}");
+}
+
+#[test]
+fn a_start_that_lacks_frames_says_how_many_it_needs_and_changes_nothing() {
+    let (fake, tlb) = (Fake::new(1000), FakeTlb::default());
+    let mut space = space(&fake, &tlb, G, DmaTier::Assume);
+    let before = (space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames());
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    take_trace();
+    let lack = log.start(&fake, &mut space, range(RAM, G), 0).unwrap_err();
+    // Two views of 513 tables and one frame for the list of a stop; two bitmaps of 32 KiB.
+    assert!(matches!(lack, LogError::OutOfFrames(lack) if lack.needed == 2 * (513 + 1) + 2 * 8), "{lack}");
+    assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
+    assert_eq!((take_trace(), log.state()), (vec![], LogState::Off));
+    // What fits is still possible.
+    start(&mut log, &fake, &mut space, range(RAM, 2 * M));
+}
+
+#[test]
+fn the_memory_of_a_log_is_its_formula() {
+    for (bytes, blocks) in [(2 * M, 1), (512 * M, 1), (G, 1)] {
+        let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+        let mut space = space(&fake, &tlb, G, DmaTier::Assume);
+        let free = fake.free_frames();
+        let log = started(&fake, &mut space, range(RAM, bytes));
+        let pages = bytes / 4096;
+        let tables = blocks + bytes / (2 * M);
+        let bitmap = pages.div_ceil(8 * 4096).next_power_of_two();
+        let list = (blocks + 1).div_ceil(511);
+        assert_eq!((free - fake.free_frames()) as u64, 2 * (tables + bitmap + list), "{bytes:#x}");
+        assert_eq!(log.state(), LogState::On);
+    }
+}
+
+#[test]
+fn what_is_out_of_turn_is_refused_and_changes_nothing() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    let all = range(RAM, 8 * M);
+    assert_eq!(log.stop(&fake, &mut space, 0), Err(LogError::NotOn));
+    assert_eq!(log.step_of(all, 0), Err(LogError::NotOn));
+    assert_eq!(log.start(&fake, &mut space, all, 7), Err(LogError::OutOfStep(0)));
+    assert_eq!(
+        log.start(&fake, &mut space, range(RAM + 4 * M, 8 * M), 0),
+        Err(LogError::OutsideRam(Ipa(RAM + 8 * M)))
+    );
+    assert_eq!(
+        log.start(&fake, &mut space, range(0x0809_0000, 0x1000), 0),
+        Err(LogError::OutsideRam(Ipa(0x0809_0000)))
+    );
+
+    let Progress::More(step) = log.start(&fake, &mut space, all, 0).unwrap() else {
+        panic!("it has more than one step")
+    };
+    assert_eq!(log.state(), LogState::Starting);
+    assert_eq!(log.start(&fake, &mut space, all, 0), Err(LogError::Changing));
+    assert_eq!(log.start(&fake, &mut space, range(RAM, 2 * M), step), Err(LogError::Changing));
+    assert_eq!(log.start(&fake, &mut space, all, step + 1), Err(LogError::OutOfStep(step)));
+    assert_eq!(log.step_of(all, 0), Err(LogError::Changing));
+    let mut step = step;
+    while let Progress::More(next) = log.start(&fake, &mut space, all, step).unwrap() {
+        step = next;
+    }
+    assert_eq!(log.start(&fake, &mut space, all, 0), Err(LogError::AlreadyOn));
+    assert_eq!(log.stop(&fake, &mut space, 9), Err(LogError::OutOfStep(0)));
+    assert_eq!(log.step_of(range(RAM + 4 * M, 8 * M), 0), Err(LogError::OutsideLog(Ipa(RAM + 8 * M))));
+    assert_eq!(log.step_of(range(RAM - M, 2 * M), 0), Err(LogError::OutsideLog(Ipa(RAM - M))));
+    assert_eq!(log.step_of(all, 64), Err(LogError::OutOfStep(0)));
+}
+
+#[test]
+fn a_cpu_without_dirty_state_is_refused() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let mut log = DirtyLog::new(CpuTier::None);
+    assert_eq!(log.start(&fake, &mut space, range(RAM, 8 * M), 0), Err(LogError::NoCpuTier));
+}
+
+#[test]
+fn an_abandoned_start_is_rolled_back_by_stop() {
+    let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+    let mut space = space(&fake, &tlb, G, DmaTier::Assume);
+    let before = (space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames());
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    let mut step = 0;
+    for _ in 0..2 {
+        let Progress::More(next) = log.start(&fake, &mut space, range(RAM, G), step).unwrap() else { break };
+        step = next;
+    }
+    assert_eq!(log.state(), LogState::Starting);
+    stop(&mut log, &fake, &mut space);
+    assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
+    assert_eq!(log.state(), LogState::Off);
+}
+
+#[test]
+fn a_start_during_which_hardware_fails_is_undone() {
+    let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let before = (space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames());
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    tlb.failures.borrow_mut().push(DmaTlbError::Timeout);
+    let (mut step, all) = (0, range(RAM, 8 * M));
+    let error = loop {
+        match log.start(&fake, &mut space, all, step) {
+            Ok(Progress::More(next)) => step = next,
+            other => break other,
+        }
+    };
+    assert!(matches!(error, Err(LogError::Abandoned(_))), "{error:?}");
+    assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
+
+    fake.hold_result.set(Err(HoldTimeout));
+    let error = log.start(&fake, &mut space, all, 0);
+    assert!(matches!(error, Err(LogError::Abandoned(_))), "{error:?}");
+    assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
+}
+
+#[test]
+fn sync_reports_exactly_what_vcpus_wrote_and_once() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    for page in [0, 63, 64, 511, 512, 2047] {
+        cpu_writes(&fake, &space, RAM + page * 4096);
+    }
+    let expected = vec![0, 63, 64, 511, 512, 2047];
+    assert_eq!(sync(&mut log, &fake, &space, all, CPU).unwrap(), expected, "kept");
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), expected);
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), []);
+    assert_eq!(log.statistics().pages_reported, 12);
+}
+
+#[test]
+fn what_was_written_before_the_start_is_not_reported() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    assert_eq!(sync(&mut log, &fake, &space, all, Flags::BOTH).unwrap(), []);
+}
+
+#[test]
+fn a_sync_of_part_of_the_log_leaves_the_rest_in_it() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
+    [1, 2, 3].iter().for_each(|page| cpu_writes(&fake, &space, RAM + page * 4096));
+    let part = range(RAM + 2 * 4096, 4096);
+    assert_eq!(sync(&mut log, &fake, &space, part, clearing(CPU)).unwrap(), [0]);
+    assert_eq!(sync(&mut log, &fake, &space, range(RAM, 8 * M), CPU).unwrap(), [1, 3]);
+}
+
+#[test]
+fn a_clearing_sync_of_cpu_writes_orders_barrier_walk_invalidation_delivery() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    cpu_writes(&fake, &space, RAM + 0x3000);
+    let leaf = space.cpu.tree.walk(&fake, Ipa(RAM + 0x3000)).0.pa;
+    let vttbr = Vttbr { vmid: Vmid(1), root: space.cpu.tree.root() };
+    take_trace();
+    log.sync(&fake, &space, all, clearing(CPU), |_, bits| {
+        if bits != 0 {
+            crate::fake::record(Event::Mark("delivered"));
+        }
+    })
+    .unwrap();
+    // EL2's bitmap is ordinary memory; what is left is what hardware sees, and the delivery.
+    let seen: Vec<_> = take_trace()
+        .into_iter()
+        .filter(|e| !matches!(e, Event::Or(..)) && !matches!(e, Event::And(pa, _) if *pa != leaf))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            Event::Barrier(Barrier::DsbIsh),
+            Event::And(leaf, !S2AP_WRITE),
+            Event::Barrier(Barrier::DsbIshst),
+            Event::Tlbi(vttbr, Tlbi::VmallS12E1Is),
+            Event::Barrier(Barrier::DsbIsh),
+            Event::Mark("delivered"),
+        ]
+    );
+}
+
+#[test]
+fn a_clearing_sync_of_dma_writes_orders_cmd_sync_barrier_walk_invalidation_delivery() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    device_writes(&fake, &space, RAM + 0x3000);
+    let leaf = space.dma_views().next().unwrap().view.tree.walk(&fake, Ipa(RAM + 0x3000)).0.pa;
+    take_trace();
+    log.sync(&fake, &space, all, clearing(DMA), |word, bits| {
+        if bits != 0 {
+            assert_eq!((word, bits), (0, 0b1000));
+            crate::fake::record(Event::Mark("delivered"));
+        }
+    })
+    .unwrap();
+    let seen: Vec<_> = take_trace()
+        .into_iter()
+        .filter(|e| !matches!(e, Event::Or(..)) && !matches!(e, Event::And(pa, _) if *pa != leaf))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            Event::Mark("CMD_SYNC"),
+            Event::Barrier(Barrier::DsbSy),
+            Event::And(leaf, !S2AP_WRITE),
+            INVALIDATED,
+            Event::Mark("delivered"),
+        ]
+    );
+}
+
+#[test]
+fn a_sync_that_cleans_nothing_invalidates_nothing() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    sync(&mut log, &fake, &space, all, clearing(Flags::BOTH)).unwrap();
+    let trace = take_trace();
+    assert!(!trace.iter().any(|e| *e == INVALIDATED || matches!(e, Event::Tlbi(..))), "{trace:?}");
+}
+
+#[test]
+fn in_the_assume_tier_every_page_a_device_may_write_is_reported_every_time() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    let every: Vec<_> = (0..2048).collect();
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), every);
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), every);
+    assert_eq!(sync(&mut log, &fake, &space, all, CPU).unwrap(), [], "it says nothing of vCPUs");
+}
+
+#[test]
+fn what_el2_writes_is_in_the_log() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let mut log = started(&fake, &mut space, range(RAM, 4 * M));
+    log.mark_written(&fake, range(RAM + 4 * M - 0x1000, 0x2000));
+    log.mark_written(&fake, range(0x1000, 0x1000));
+    assert_eq!(sync(&mut log, &fake, &space, range(RAM, 4 * M), clearing(CPU)).unwrap(), [1023]);
+    assert_eq!(sync(&mut log, &fake, &space, range(RAM, 4 * M), CPU).unwrap(), []);
+}
+
+#[test]
+fn clear_discards_what_the_mask_names_and_says_what_that_was() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    [0, 1, 2, 70].iter().for_each(|page| cpu_writes(&fake, &space, RAM + page * 4096));
+    device_writes(&fake, &space, RAM + 0x1000);
+    let mask = |word| if word < 2 { 0b0110 | 1 << 6 } else { 0 };
+    let mut given = vec![];
+    let cleared = log.clear(&fake, &space, all, CPU, mask, |word, bits| given.push((word, bits))).unwrap();
+    assert_eq!((cleared.discarded, &given[..2]), (3, &[(0, 0b0110), (1, 1 << 6)][..]));
+    assert!(given[2..].iter().all(|(_, bits)| *bits == 0) && given.len() == 32);
+    assert_eq!(sync(&mut log, &fake, &space, all, CPU).unwrap(), [0]);
+    assert_eq!(sync(&mut log, &fake, &space, all, DMA).unwrap(), [1], "the device's write is still there");
+}
+
+#[test]
+fn sync_after_clear_reports_nothing() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    cpu_writes(&fake, &space, RAM);
+    device_writes(&fake, &space, RAM + 8 * M - 4096);
+    log.clear(&fake, &space, all, Flags::BOTH, |_| u64::MAX, |_, _| {}).unwrap();
+    assert_eq!(sync(&mut log, &fake, &space, all, Flags::BOTH).unwrap(), []);
+}
+
+#[test]
+fn when_hardware_stops_answering_the_log_is_untrusted_until_it_is_restarted() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    tlb.failures.borrow_mut().push(DmaTlbError::Timeout);
+    assert_eq!(sync(&mut log, &fake, &space, all, DMA), Err(LogError::Untrusted));
+    assert_eq!(log.state(), LogState::Untrusted);
+    assert_eq!(sync(&mut log, &fake, &space, all, CPU), Err(LogError::Untrusted));
+    stop(&mut log, &fake, &mut space);
+    start(&mut log, &fake, &mut space, all);
+    assert_eq!(sync(&mut log, &fake, &space, all, DMA).unwrap(), []);
+}
+
+#[test]
+fn tables_whose_invalidation_failed_are_never_given_back() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let before = fake.free_frames();
+    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
+    tlb.failures.borrow_mut().push(DmaTlbError::Timeout);
+    let mut step = 0;
+    let error = loop {
+        match log.stop(&fake, &mut space, step) {
+            Ok(Progress::More(next)) => step = next,
+            other => break other,
+        }
+    };
+    assert_eq!((error, log.state()), (Err(LogError::Untrusted), LogState::Off));
+    // The 4 tables of the DMA view, and the frame that lists them.
+    assert_eq!(before - fake.free_frames(), 5);
+}
+
+#[test]
+fn memory_mapped_while_a_log_is_on_enters_it_by_pages_and_dirty() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let hole = range(RAM, 8 * M);
+    space.unmap(&fake, hole).unwrap();
+    space.map(&fake, Region { range: hole, pa: Pa(0x8000_0000), reach: Reach::Ram }).unwrap();
+    let mut log = started(&fake, &mut space, hole);
+    space.unmap(&fake, hole).unwrap();
+    space.map(&fake, Region { range: hole, pa: Pa(0xc000_0000), reach: Reach::Ram }).unwrap();
+    assert_eq!(space.cpu_view().tree.leaves().pages_4k, 2048);
+    assert_eq!(sync(&mut log, &fake, &space, hole, clearing(CPU)).unwrap().len(), 2048);
+    assert_eq!(sync(&mut log, &fake, &space, hole, clearing(CPU)).unwrap(), []);
+}
+
+#[test]
+fn an_unmapping_invalidates_dma_views_first_and_the_cpu_view_last() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    take_trace();
+    space.unmap(&fake, range(RAM, 8 * M)).unwrap();
+    let order: Vec<_> =
+        take_trace().into_iter().filter(|e| *e == INVALIDATED || matches!(e, Event::Tlbi(..))).collect();
+    assert!(matches!(order[..], [INVALIDATED, Event::Tlbi(..)]), "{order:?}");
+}
+
+#[test]
+fn a_vm_that_ends_gives_every_frame_back_whatever_its_log_was_doing() {
+    for steps in [0, 1, 3, 100] {
+        let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+        let mut space = space(&fake, &tlb, G, DmaTier::Hardware);
+        let mut log = DirtyLog::new(CpuTier::Hardware);
+        let mut step = 0;
+        for _ in 0..steps {
+            match log.start(&fake, &mut space, range(RAM, G), step).unwrap() {
+                Progress::More(next) => step = next,
+                Progress::Done => break,
+            }
+        }
+        log.dismantle(&fake);
+        space.free(&fake);
+        assert_eq!(fake.free_frames(), 1200, "after {steps} steps");
+    }
+}
