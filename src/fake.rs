@@ -7,9 +7,11 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::vec::Vec;
 
-use crate::addr::{PAGE_BYTES, Pa};
+use crate::addr::{PAGE_BYTES, Pa, Vmid};
 use crate::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
-use crate::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
+use crate::hw::{
+    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, Tlbi, Vttbr, Word,
+};
 
 /// One thing the software under test did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,5 +256,54 @@ impl Cpu for Fake {
 
     fn relax(&self) {
         self.advance_us(1);
+    }
+}
+
+/// An SMMU of which only the order of what was asked is seen.
+#[derive(Default)]
+pub struct FakeTlb {
+    /// What the next operations answer once they are asked; `Ok` when used up.
+    pub failures: RefCell<Vec<DmaTlbError>>,
+    commands: Cell<CommandCounts>,
+}
+
+impl FakeTlb {
+    fn answer(&self) -> Result<(), DmaTlbError> {
+        self.failures.borrow_mut().pop().map_or(Ok(()), Err)
+    }
+
+    fn count(&self, vmall: u64, ipa: u64) {
+        let mut counts = self.commands.get();
+        counts.all += vmall + ipa + 1;
+        counts.tlbi_vmall += vmall;
+        counts.tlbi_ipa += ipa;
+        counts.syncs += 1;
+        self.commands.set(counts);
+    }
+}
+
+impl DmaTlb for FakeTlb {
+    fn sync(&self) -> Result<(), DmaTlbError> {
+        record(Event::Mark("CMD_SYNC"));
+        self.count(0, 0);
+        self.answer()
+    }
+
+    fn invalidate(&self, _vmid: Vmid, scope: Scope) -> Result<(), DmaTlbError> {
+        match scope {
+            Scope::All => {
+                record(Event::Mark("S12_VMALL + CMD_SYNC"));
+                self.count(1, 0);
+            }
+            Scope::Range { .. } => {
+                record(Event::Mark("S2_IPA + CMD_SYNC"));
+                self.count(0, 1);
+            }
+        }
+        self.answer()
+    }
+
+    fn commands(&self) -> CommandCounts {
+        self.commands.get()
     }
 }

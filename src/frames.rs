@@ -71,6 +71,13 @@ impl FrameReserve {
         self.left
     }
 
+    /// Moves `frames` of it into a reservation of their own; fewer where fewer are left.
+    pub fn split_off(&mut self, frames: usize) -> Self {
+        let moved = frames.min(self.left);
+        self.left -= moved;
+        Self { left: moved }
+    }
+
     /// Counts one frame as taken; `false` where none is left. For implementors of [`Frames::take`].
     pub const fn count_down(&mut self) -> bool {
         if self.left == 0 {

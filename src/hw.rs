@@ -187,6 +187,22 @@ pub trait DmaTlb {
     /// The SMMU did not complete it in time, or reported an error: nothing that the invalidation covered may be
     /// reused.
     fn invalidate(&self, vmid: Vmid, scope: Scope) -> Result<(), DmaTlbError>;
+
+    /// The commands issued so far, by whomever.
+    fn commands(&self) -> CommandCounts;
+}
+
+/// Commands issued to an SMMU since its bring-up began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommandCounts {
+    /// All commands.
+    pub all: u64,
+    /// CMD_TLBI_S12_VMALL.
+    pub tlbi_vmall: u64,
+    /// CMD_TLBI_S2_IPA.
+    pub tlbi_ipa: u64,
+    /// CMD_SYNC.
+    pub syncs: u64,
 }
 
 /// What an invalidation covers.

@@ -6,7 +6,17 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod addr;
+#[forbid(unsafe_code)]
+pub mod address_space;
+#[forbid(unsafe_code)]
+pub mod dirty_log;
 #[cfg(test)]
 mod fake;
 pub mod frames;
 pub mod hw;
+#[forbid(unsafe_code)]
+pub mod hypercall;
+#[forbid(unsafe_code)]
+pub mod stage2;
+#[forbid(unsafe_code)]
+pub mod vm;

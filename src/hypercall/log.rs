@@ -1,0 +1,180 @@
+//! The calls on the caller's own log.
+
+use spin::MutexGuard;
+use strandline_abi::{Error, FaultRecord, Flags, LogStatus, PAGE_BYTES, PAGES_PER_WORD, Status};
+
+use super::{Answer, Arguments, CallError, GuestBuffer};
+use crate::addr::{Ipa, IpaRange};
+use crate::address_space::AddressSpace;
+use crate::dirty_log::{DirtyLog, LogError, Progress};
+use crate::hw::{DmaTlb, Platform, Word};
+use crate::vm::{self, FaultLog, Vm};
+
+/// One operation of a log runs at a time; a second caller is told so at once.
+fn lock<'v, D>(vm: &'v Vm<'_, D>) -> Result<MutexGuard<'v, DirtyLog>, CallError> {
+    vm.log.try_lock().ok_or(CallError::new(Error::Busy, 0))
+}
+
+const fn status_of(progress: Progress) -> (Status, u64) {
+    match progress {
+        Progress::Done => (Status::Done, 0),
+        Progress::More(step) => (Status::More, step),
+    }
+}
+
+/// A step out of turn: the offending value is the one the caller gave.
+fn in_turn(error: LogError, given: u64) -> CallError {
+    match error {
+        LogError::OutOfStep(_) => CallError::invalid(given),
+        other => other.into(),
+    }
+}
+
+pub(super) fn start<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
+    let [ipa, bytes, granule, flags, step, _] = *arguments;
+    let range = IpaRange::new(Ipa(ipa), bytes)?;
+    for (value, wanted) in [(granule, PAGE_BYTES), (flags, 0)] {
+        if value != wanted {
+            return Err(CallError::invalid(value));
+        }
+    }
+    let mut log = lock(vm)?;
+    let mut space = vm.space.write();
+    let before = log.statistics().blocks_split;
+    let progress = log.start(platform, &mut space, range, step).map_err(|error| in_turn(error, step))?;
+    let (status, next) = status_of(progress);
+    // While a start is under way its own count is kept apart; when it has ended it is in the sum.
+    let blocks = if progress == Progress::Done { log.blocks_split() - before } else { log.blocks_split() };
+    Ok((status, [next, log.tiers(&*space).to_bits(), blocks]))
+}
+
+pub(super) fn stop<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
+    let step = arguments[4];
+    let mut log = lock(vm)?;
+    let mut space = vm.space.write();
+    let (status, next) =
+        status_of(log.stop(platform, &mut space, step).map_err(|error| in_turn(error, step))?);
+    Ok((status, [next, 0, 0]))
+}
+
+/// What sync and clear have in common: the next part of the range, and its words in the caller's memory.
+struct Step {
+    part: IpaRange,
+    buffer: GuestBuffer,
+    next: u64,
+    more: bool,
+}
+
+impl Step {
+    fn check<P: Platform, D: DmaTlb>(
+        platform: &P,
+        log: &DirtyLog,
+        space: &AddressSpace<'_, D>,
+        arguments: &Arguments,
+    ) -> Result<Self, CallError> {
+        let [ipa, bytes, bitmap, _, done, _] = *arguments;
+        let range = IpaRange::new(Ipa(ipa), bytes)?;
+        let part = log.step_of(range, done).map_err(|error| in_turn(error, done))?;
+        let words = range.pages().div_ceil(PAGES_PER_WORD);
+        if done == 0 {
+            GuestBuffer::check(platform, space, Ipa(bitmap), words)?;
+        }
+        let at = bitmap.checked_add(done / 8).ok_or(CallError::new(Error::OutOfRange, bitmap))?;
+        let here = part.pages().div_ceil(PAGES_PER_WORD) as usize;
+        let buffer = GuestBuffer::validate(platform, space, Ipa(at), here)?;
+        let next = done + part.pages();
+        Ok(Self { part, buffer, next, more: next < range.pages() })
+    }
+
+    fn answer(&self, pages: u64, tiers: u64) -> (Status, [u64; 3]) {
+        let (status, next) = if self.more { (Status::More, self.next) } else { (Status::Done, 0) };
+        (status, [next, pages, tiers])
+    }
+}
+
+/// Checks x4 of sync and clear.
+fn flags(arguments: &Arguments, allowed: Flags) -> Result<Flags, CallError> {
+    Flags::checked(arguments[3], allowed).ok_or(CallError::invalid(arguments[3]))
+}
+
+pub(super) fn sync<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
+    let flags = flags(arguments, Flags::BOTH.with(Flags::CLEAR))?;
+    let mut log = lock(vm)?;
+    let space = vm.space.read();
+    let step = Step::check(platform, &log, &space, arguments)?;
+    let synced = log.sync(platform, &space, step.part, flags, |index, bits| {
+        if let Some(word) = step.buffer.word(platform, index) {
+            word.store(bits);
+        }
+    })?;
+    mark(platform, &log, &step.buffer);
+    Ok(step.answer(synced.reported, log.tiers(&*space).to_bits()))
+}
+
+pub(super) fn clear<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
+    let flags = flags(arguments, Flags::BOTH)?;
+    let mut log = lock(vm)?;
+    let space = vm.space.read();
+    let step = Step::check(platform, &log, &space, arguments)?;
+    // The guest may change the mask meanwhile: each word is read once.
+    let mut mask = [0; GuestBuffer::MAX_WORDS];
+    for (index, wanted) in mask.iter_mut().enumerate() {
+        *wanted = step.buffer.word(platform, index as u64).map_or(0, Word::load);
+    }
+    let wanted = |index: u64| usize::try_from(index).ok().and_then(|i| mask.get(i)).copied().unwrap_or(0);
+    let cleared = log.clear(platform, &space, step.part, flags, wanted, |index, bits| {
+        if let Some(word) = step.buffer.word(platform, index) {
+            word.store(bits);
+        }
+    })?;
+    mark(platform, &log, &step.buffer);
+    Ok(step.answer(cleared.discarded, log.tiers(&*space).to_bits()))
+}
+
+/// EL2's own stores count as writes of the caller's; called after them.
+fn mark(platform: &impl Platform, log: &DirtyLog, buffer: &GuestBuffer) {
+    if let Some(touched) = buffer.touched() {
+        log.mark_written(platform, touched);
+    }
+}
+
+pub(super) fn status<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
+    let [buffer, bytes, ..] = *arguments;
+    if !bytes.is_multiple_of(8) {
+        return Err(CallError::new(Error::Unaligned, bytes));
+    }
+    let words = (bytes.min(LogStatus::BYTES) / 8) as usize;
+    let log = lock(vm)?;
+    let space = vm.space.read();
+    let buffer = GuestBuffer::validate(platform, &space, Ipa(buffer), words)?;
+    let record = vm::status(platform, &log, &space).to_words();
+    store(platform, &buffer, 0, record.get(..words).unwrap_or(&record));
+    mark(platform, &log, &buffer);
+    Ok((Status::Done, [words as u64 * 8, 0, 0]))
+}
+
+pub(super) fn faults<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
+    let [buffer, records, ..] = *arguments;
+    let log = lock(vm)?;
+    let space = vm.space.read();
+    let mut faults = vm.faults.lock();
+    let count = records.min(faults.len() as u64) as usize;
+    // What may be written is checked, so that whether a call is right doesn't depend on what has happened.
+    let offered = records.min(FaultLog::CAPACITY as u64) * FaultRecord::WORDS as u64;
+    GuestBuffer::check(platform, &space, Ipa(buffer), offered)?;
+    let buffer = GuestBuffer::validate(platform, &space, Ipa(buffer), count * FaultRecord::WORDS)?;
+    for i in 0..count {
+        let Some(record) = faults.pop() else { break };
+        store(platform, &buffer, i * FaultRecord::WORDS, &record.to_words());
+    }
+    mark(platform, &log, &buffer);
+    Ok((Status::Done, [count as u64, faults.take_lost(), 0]))
+}
+
+fn store(platform: &impl Platform, buffer: &GuestBuffer, first: usize, words: &[u64]) {
+    for (i, value) in words.iter().enumerate() {
+        if let Some(word) = buffer.word(platform, (first + i) as u64) {
+            word.store(*value);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The accesses of a VM's devices that an SMMU stopped, kept until the VM asks for them.
+
+use strandline_abi::FaultRecord;
+
+/// The newest records of a VM; older ones are dropped and counted.
+#[derive(Debug)]
+pub struct FaultLog {
+    records: [FaultRecord; Self::CAPACITY],
+    first: usize,
+    len: usize,
+    lost: u64,
+    total: u64,
+}
+
+impl FaultLog {
+    /// The most records kept.
+    pub const CAPACITY: usize = 64;
+
+    /// An empty log.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { records: [FaultRecord::default(); Self::CAPACITY], first: 0, len: 0, lost: 0, total: 0 }
+    }
+
+    /// Adds a record; where there is no room the oldest one goes.
+    pub fn push(&mut self, record: FaultRecord) {
+        self.total += 1;
+        if self.len == Self::CAPACITY {
+            self.first = (self.first + 1) % Self::CAPACITY;
+            self.len -= 1;
+            self.lost += 1;
+        }
+        self.records[(self.first + self.len) % Self::CAPACITY] = record;
+        self.len += 1;
+    }
+
+    /// Counts records that hardware dropped before they could be read.
+    pub const fn count_lost(&mut self, records: u64) {
+        self.lost += records;
+    }
+
+    /// Takes the oldest record.
+    pub fn pop(&mut self) -> Option<FaultRecord> {
+        if self.len == 0 {
+            return None;
+        }
+        let record = self.records[self.first];
+        self.first = (self.first + 1) % Self::CAPACITY;
+        self.len -= 1;
+        Some(record)
+    }
+
+    /// How many records are there.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many were lost since this was last asked.
+    pub const fn take_lost(&mut self) -> u64 {
+        core::mem::replace(&mut self.lost, 0)
+    }
+
+    /// How many were added so far.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+impl Default for FaultLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ipa: u64) -> FaultRecord {
+        FaultRecord { ipa, ..FaultRecord::default() }
+    }
+
+    #[test]
+    fn records_come_out_in_the_order_they_went_in() {
+        let mut log = FaultLog::new();
+        log.push(at(1));
+        log.push(at(2));
+        assert_eq!([log.pop(), log.pop(), log.pop()], [Some(at(1)), Some(at(2)), None]);
+    }
+
+    #[test]
+    fn a_full_log_drops_the_oldest_and_counts_it() {
+        let mut log = FaultLog::new();
+        (0..FaultLog::CAPACITY as u64 + 3).for_each(|i| log.push(at(i)));
+        assert_eq!(
+            (log.len(), log.pop(), log.take_lost(), log.take_lost()),
+            (FaultLog::CAPACITY, Some(at(3)), 3, 0)
+        );
+        assert_eq!(log.total(), FaultLog::CAPACITY as u64 + 3);
+    }
+}
