@@ -16,6 +16,8 @@ pub mod frames;
 pub mod hw;
 #[forbid(unsafe_code)]
 pub mod hypercall;
+#[doc(hidden)]
+pub mod sabotage;
 #[forbid(unsafe_code)]
 pub mod stage2;
 #[forbid(unsafe_code)]

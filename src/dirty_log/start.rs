@@ -7,6 +7,7 @@ use crate::addr::{IpaRange, PageSize};
 use crate::address_space::{AddressSpace, DmaView, MAX_DMA_VIEWS};
 use crate::frames::{FrameReserve, OutOfFrames};
 use crate::hw::{DmaTlb, Platform};
+use crate::sabotage;
 use crate::stage2::{LeafState, Retired, Split, SplitNeeds, Tree, ViewError, Walker};
 
 /// The grain of a log.
@@ -120,14 +121,15 @@ impl DirtyLog {
         let mut splits = [const { None }; MAX_DMA_VIEWS];
         let mut dma_retired = [const { None }; MAX_DMA_VIEWS];
         for (i, (needs, state)) in dma_needs.iter().enumerate().filter_map(|(i, n)| Some((i, n.as_ref()?))) {
-            splits[i] = Some(needs.split(range, *state, &mut reserve));
+            let split = needs.split(range, *state, &mut reserve);
+            splits[i] = (!sabotage::NO_DMA_SPLIT).then_some(split);
             dma_retired[i] = Some(needs.retired(&mut reserve));
         }
         let split = cpu_needs.split(range, LeafState::WritableClean, &mut reserve);
         let cpu_retired = cpu_needs.retired(&mut reserve);
         platform.unreserve(reserve);
         let on = On { range, cpu, dma, cpu_retired, dma_retired, untrusted: false };
-        Ok(Starting { on, cpu: Some(split), dma: splits, steps: 0, blocks: 0 })
+        Ok(Starting { on, cpu: (!sabotage::NO_CPU_SPLIT).then_some(split), dma: splits, steps: 0, blocks: 0 })
     }
 
     /// Does one bounded part of the start under way.
@@ -154,6 +156,9 @@ impl DirtyLog {
         }
         for view in space.dma.iter().flatten() {
             view.view.walker.invalidate(platform, &view.view.tree)?;
+            if sabotage::SECOND_VMALL {
+                view.view.walker.invalidate(platform, &view.view.tree)?;
+            }
         }
         let blocks = starting.blocks;
         self.take_phase(|phase| match phase {

@@ -7,6 +7,7 @@ use super::{Bitmap, DirtyLog, LogError, On, STEP_PAGES};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
 use crate::address_space::AddressSpace;
 use crate::hw::{DmaTlb, Platform};
+use crate::sabotage;
 use crate::stage2::{Harvest, ViewError, Walker};
 
 /// What a step of a sync did.
@@ -35,7 +36,7 @@ impl DirtyLog {
             let outside = if range.start() < on.range.start() { range.start() } else { on.range.end() };
             return Err(LogError::OutsideLog(outside.max(range.start())));
         }
-        if done >= range.pages() || done % STEP_PAGES != 0 {
+        if done >= range.pages() || !done.is_multiple_of(STEP_PAGES) {
             return Err(LogError::OutOfStep(0));
         }
         let start = Ipa(range.start().0 + (done << PAGE_SHIFT));
@@ -124,6 +125,7 @@ fn collect<P: Platform, D: DmaTlb>(
 ) -> Result<(), ViewError> {
     let mode = if clean { Harvest::Clean } else { Harvest::Keep };
     let record = |bitmap: &Bitmap, at: Ipa, pages: u64| {
+        let pages = pages + u64::from(sabotage::ONE_PAGE_TOO_MANY);
         bitmap.set(platform, (at.0 - on.range.start().0) >> PAGE_SHIFT, pages);
     };
     if flags.names(LogSource::Cpu) {
@@ -132,7 +134,7 @@ fn collect<P: Platform, D: DmaTlb>(
         for range in ranges.clone() {
             cleaned |= space.cpu.tree.harvest(platform, range, mode, |at, n| record(&on.cpu, at, n));
         }
-        if cleaned {
+        if cleaned && !sabotage::NO_INVALIDATION {
             space.cpu.walker.invalidate(platform, &space.cpu.tree)?;
         }
     }
@@ -164,7 +166,7 @@ fn bitmaps(on: &On, flags: Flags) -> impl Iterator<Item = &Bitmap> {
 
 /// The words of the report about `part`: index, first page in EL2's bitmaps, and the bits that are pages of it.
 fn words(on: &On, part: IpaRange) -> impl Iterator<Item = (u64, u64, u64)> + Clone + use<> {
-    let (first, pages) = (on.page(part), part.pages());
+    let (first, pages) = (on.page(part), part.pages() - u64::from(sabotage::ONE_PAGE_TOO_FEW));
     (0..pages.div_ceil(64)).map(move |word| {
         let left = pages - word * 64;
         (word, first + word * 64, ones(left.min(64)))
