@@ -16,6 +16,7 @@ mod split;
 mod tests;
 mod tree;
 mod view;
+mod vtcr;
 
 pub use descriptor::{LeafState, MemoryKind, Rights};
 pub use format::Format;
@@ -26,3 +27,4 @@ pub use retired::Retired;
 pub use split::{Split, SplitNeeds};
 pub use tree::{LeafCounts, Tree};
 pub use view::{Batch, CpuWalker, DmaWalker, View, ViewError, Walker};
+pub use vtcr::VtcrOptions;

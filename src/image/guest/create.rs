@@ -1,0 +1,245 @@
+//! Making a VM: views, devices, kernel, device tree, vCPU.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use strandline::addr::{Ipa, IpaRange, Vmid};
+use strandline::address_space::{AddressSpace, Reach, Region as Mapped};
+use strandline::hw::{Barrier, Cpu, Tlbi, Vttbr};
+use strandline::smmu::{Httu, Stage2Config};
+use strandline::stage2::{DmaWalker, Format, VtcrOptions};
+use strandline::vm::Vm;
+use strandline_abi::{CpuTier, DmaTier};
+
+use super::plan::VmPlan;
+use super::{Guest, Host, at};
+use crate::args::{DmaChoice, VmConfig};
+use crate::console::say;
+use crate::guest_dt::{self, GuestDescription};
+use crate::guest_map;
+use crate::loader::{self, LoadPlan, Placement};
+use crate::machine::Region;
+use crate::smmus::{RealSmmu, Stream};
+use crate::vcpu::Vcpu;
+use crate::vpci::{self, AssignedFunction, BarMapping, VirtualPci, Window};
+use crate::vuart::Vuart;
+
+type Space<'a> = AddressSpace<'a, RealSmmu>;
+
+/// Makes VM number `index`.
+pub(super) fn create<'a>(
+    host: &mut Host<'_>,
+    smmus: &'a [RealSmmu],
+    plan: &'a VmPlan,
+    ram: Region,
+    index: usize,
+) -> Result<Guest<'a>, String> {
+    let config = &plan.config;
+    let range = IpaRange::new(guest_map::RAM, ram.bytes()).map_err(|e| format!("memory: {e:?}"))?;
+    let (format, vtcr) = shape(host, config)?;
+    let kernel = loader::plan(plan.kernel, range).map_err(text)?;
+    let placement = loader::place(&kernel, range, plan.ramdisk.map(|r| r.len() as u64)).map_err(text)?;
+
+    let vmid = Vmid(index as u16 + 1);
+    let mut space = Space::new(host.platform, format, vmid).map_err(text)?;
+    invalidate(host, &space);
+    let (functions, streams) = assign(host, config, index)?;
+    let views = add_dma_views(host, smmus, &mut space, &streams, config.dma)?;
+    map(host, &mut space, &functions, range, ram)?;
+    load(host, plan, &kernel, &placement, range, ram, !functions.is_empty())?;
+    attach(smmus, &space, &streams, &views)?;
+
+    let pci = host.pci.as_ref().map(|p| VirtualPci::new(&p.ecam, functions)).unwrap_or_default();
+    announce(config, range, &space, &streams);
+    Ok(Guest {
+        name: &config.name,
+        vm: Vm::new(space, CpuTier::Hardware),
+        vcpu: Vcpu::new(kernel.entry.0, placement.dtb.start.0),
+        uart: Vuart::default(),
+        pci,
+        streams,
+        vtcr,
+        told: 0,
+    })
+}
+
+/// An error as a line's end.
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
+/// The shape of the VM's views, and VTCR_EL2; refuses a CPU that can't have them.
+fn shape(host: &Host<'_>, config: &VmConfig) -> Result<(Format, u64), String> {
+    let cpu = host.cpu;
+    if !cpu.tgran4_2 {
+        return Err("this CPU has no 4 KiB granule at stage 2 (ID_AA64MMFR0_EL1.TGran4_2)".into());
+    }
+    if cpu.hafdbs < 2 {
+        return Err(format!(
+            "logging CPU writes needs hardware dirty state (FEAT_HAFDBS: ID_AA64MMFR1_EL1.HAFDBS >= 2), this CPU \
+             (MIDR_EL1 {:#x}) has {}; logging by write-protect faults is not supported yet",
+            cpu.midr, cpu.hafdbs
+        ));
+    }
+    let bits = guest_map::ipa_bits_for(config.memory).ok_or("memory: no address size holds it")?;
+    if bits > cpu.pa_bits() {
+        return Err(format!("memory: needs {bits} address bits, this CPU has {}", cpu.pa_bits()));
+    }
+    let format = Format::new(bits as u8).ok_or("memory: no tree format holds it")?;
+    let options = VtcrOptions { pa_range: cpu.pa_range, vmid16: cpu.vmid16, hardware_dirty: true };
+    Ok((format, format.vtcr(options)))
+}
+
+/// A VMID is invalidated before its first use: what TLBs hold at reset is anybody's guess.
+fn invalidate(host: &Host<'_>, space: &Space<'_>) {
+    let view = space.cpu_view();
+    let vttbr: Vttbr = view.walker.vttbr(&view.tree);
+    host.platform.tlbi(vttbr, Tlbi::VmallS12E1Is);
+    host.platform.barrier(Barrier::DsbIsh);
+}
+
+/// Takes the VM's functions, and finds the streams they are.
+fn assign(
+    host: &mut Host<'_>,
+    config: &VmConfig,
+    index: usize,
+) -> Result<(Vec<AssignedFunction>, Vec<Stream>), String> {
+    let mut window = Window::new(guest_map::PCI_WINDOW.0, guest_map::PCI_WINDOW_BYTES);
+    let (mut functions, mut streams) = (Vec::new(), Vec::new());
+    for bdf in &config.devices {
+        let root = host.pci.as_mut().ok_or_else(|| format!("device {bdf}: this machine has no PCIe host"))?;
+        streams.push(root.stream_of(*bdf)?);
+        root.owners.claim(*bdf, index).map_err(|error| format!("device {error}"))?;
+        let function = vpci::assign(&root.ecam, &mut root.windows, *bdf, &mut window);
+        functions.push(function.map_err(|error| format!("device {error}"))?);
+    }
+    Ok((functions, streams))
+}
+
+/// A DMA view for each SMMU in front of the VM's devices: indices of SMMU and view.
+fn add_dma_views<'a>(
+    host: &Host<'_>,
+    smmus: &'a [RealSmmu],
+    space: &mut Space<'a>,
+    streams: &[Stream],
+    choice: DmaChoice,
+) -> Result<Vec<(usize, usize)>, String> {
+    let mut views: Vec<(usize, usize)> = Vec::new();
+    for (smmu, stream) in streams {
+        if views.iter().any(|(known, _)| known == smmu) {
+            continue;
+        }
+        let driver = smmus.get(*smmu).ok_or_else(|| format!("stream {stream}: there is no SMMU {smmu}"))?;
+        let tier = tier(driver, choice)?;
+        let walker =
+            DmaWalker { tlb: driver, vmid: driver.alloc_vmid().map_err(text)?, coherent: driver.features().coherent };
+        views.push((*smmu, space.add_dma_view(host.platform, walker, tier).map_err(text)?));
+    }
+    Ok(views)
+}
+
+/// How writes through this SMMU come to be known.
+fn tier(smmu: &RealSmmu, choice: DmaChoice) -> Result<DmaTier, String> {
+    let hardware = matches!(smmu.features().httu, Httu::Dirty | Httu::TableAccessFlag);
+    match choice {
+        DmaChoice::Auto if hardware => Ok(DmaTier::Hardware),
+        DmaChoice::Auto | DmaChoice::Tier(DmaTier::Assume) => Ok(DmaTier::Assume),
+        DmaChoice::Tier(DmaTier::Hardware) if hardware => Ok(DmaTier::Hardware),
+        DmaChoice::Tier(DmaTier::Hardware) => Err(format!(
+            "dma=hardware: the SMMU keeps no dirty state that can be used (hardware update {}, {}); dma=assume is \
+             possible",
+            smmu.features().httu,
+            if smmu.features().coherent { "coherent" } else { "not coherent" }
+        )),
+        DmaChoice::Tier(other) => Err(format!("dma={other}: not supported yet; dma=assume is possible")),
+    }
+}
+
+/// Maps the VM's RAM, for vCPUs and devices, and its devices' registers, for vCPUs.
+fn map(
+    host: &Host<'_>,
+    space: &mut Space<'_>,
+    functions: &[AssignedFunction],
+    range: IpaRange,
+    ram: Region,
+) -> Result<(), String> {
+    space.map(host.platform, Mapped { range, pa: ram.start(), reach: Reach::Ram }).map_err(text)?;
+    for BarMapping { ipa, pa, bytes } in functions.iter().flat_map(AssignedFunction::mappings) {
+        let range = IpaRange::new(ipa, bytes).map_err(|e| format!("BAR: {e:?}"))?;
+        space.map(host.platform, Mapped { range, pa, reach: Reach::CpuDevice }).map_err(text)?;
+    }
+    Ok(())
+}
+
+/// Copies kernel and ramdisk into the VM's RAM, and writes its device tree.
+fn load(
+    host: &Host<'_>,
+    plan: &VmPlan,
+    kernel: &LoadPlan,
+    placement: &Placement,
+    range: IpaRange,
+    ram: Region,
+    has_devices: bool,
+) -> Result<(), String> {
+    let place = |ipa: Ipa| at(ram, ipa.0 - range.start().0);
+    for segment in &kernel.segments {
+        let bytes = plan.kernel.get(segment.from.clone()).ok_or("the kernel ends early")?;
+        host.platform.write_bytes(place(segment.to), bytes);
+        host.platform.write_zeros(place(segment.to.offset(bytes.len() as u64)), segment.zeros);
+    }
+    if let (Some(placed), Some(ramdisk)) = (placement.ramdisk, plan.ramdisk) {
+        host.platform.write_bytes(place(placed.start), ramdisk);
+    }
+    let description = GuestDescription {
+        memory: range,
+        command_line: &plan.config.command_line,
+        ramdisk: placement.ramdisk,
+        has_devices,
+    };
+    let tree = guest_dt::build(&description).map_err(text)?;
+    host.platform.write_bytes(place(placement.dtb.start), &tree);
+    Ok(())
+}
+
+/// Sends the VM's streams through its DMA views.
+fn attach(
+    smmus: &[RealSmmu],
+    space: &Space<'_>,
+    streams: &[Stream],
+    views: &[(usize, usize)],
+) -> Result<(), String> {
+    for (smmu, stream) in streams {
+        let driver = smmus.get(*smmu).ok_or("no such SMMU")?;
+        let index = views.iter().find(|(known, _)| known == smmu).map_or(0, |(_, view)| *view);
+        let dma = space.dma_views().nth(index).ok_or("no such DMA view")?;
+        let tree = &dma.view.tree;
+        let config = Stage2Config {
+            vmid: dma.view.walker.vmid,
+            root: tree.root(),
+            ipa_bits: tree.format().ipa_bits().into(),
+            start_level: tree.format().start_level(),
+            output_bits: 48,
+            hardware_update: if dma.tier == DmaTier::Hardware { Httu::Dirty } else { Httu::None },
+        };
+        let ste = driver.view(&config).map_err(text)?;
+        driver.attach(*stream, &ste).map_err(text)?;
+    }
+    Ok(())
+}
+
+fn announce(config: &VmConfig, range: IpaRange, space: &Space<'_>, streams: &[Stream]) {
+    let leaves = space.cpu_view().tree.leaves();
+    say!(
+        "strandline: VM {}: {} MiB of RAM at {}, mapped by {} blocks of 1 GiB, {} of 2 MiB",
+        config.name,
+        range.bytes() >> 20,
+        range.start(),
+        leaves.blocks_1g,
+        leaves.blocks_2m
+    );
+    for (bdf, (smmu, stream)) in config.devices.iter().zip(streams) {
+        say!("strandline: VM {}: device {bdf} is stream {stream} of SMMU {smmu}", config.name);
+    }
+    say!("strandline: VM {}: CPU writes by {}, DMA writes by {}", config.name, CpuTier::Hardware, space.dma_tier());
+}

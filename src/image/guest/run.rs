@@ -1,0 +1,283 @@
+//! Running a VM: what brings its vCPU to EL2, and what EL2 answers.
+
+use core::fmt;
+
+use alloc::string::String;
+use alloc::format;
+
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{CNTV_CTL_EL0, CNTV_CVAL_EL0, Readable, Writeable, VTTBR_EL2};
+use strandline::addr::Ipa;
+use strandline::hw::{Barrier, Cpu, Tlbi};
+use strandline::hypercall;
+use strandline::smmu::{Access, FaultEvent};
+use strandline_abi::{Call, FaultRecord};
+
+use super::psci::{self, Answer};
+use super::{Guest, Host};
+use crate::console::say;
+use crate::guest_map;
+use crate::irq;
+use crate::mmio::{self, MmioAccess};
+use crate::smmus::{EventSink, Inbox, RealSmmu, Stream};
+use crate::timer;
+use crate::vcpu::{Exit, Vcpu};
+use crate::vpci;
+
+/// How a VM ended.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// By SYSTEM_OFF.
+    Off,
+    /// By SYSTEM_RESET.
+    Reset,
+    /// Its last vCPU switched itself off.
+    LastCpuOff,
+    /// It did what it may not, and was stopped; says what.
+    Stopped(String),
+}
+
+impl Ending {
+    /// Whether it ended as it should.
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Off)
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("ended by SYSTEM_OFF"),
+            Self::Reset => f.write_str("ended by SYSTEM_RESET"),
+            Self::LastCpuOff => f.write_str("ended, as its last CPU went off without SYSTEM_OFF"),
+            Self::Stopped(why) => write!(f, "stopped: {why}"),
+        }
+    }
+}
+
+/// ESR_EL2.EC (Arm ARM D19.2.40): why an exception was taken.
+mod class {
+    pub const WFX: u64 = 0x01;
+    pub const HVC64: u64 = 0x16;
+    pub const SMC64: u64 = 0x17;
+    pub const SYSTEM_REGISTER: u64 = 0x18;
+    pub const INSTRUCTION_ABORT: u64 = 0x20;
+    pub const DATA_ABORT: u64 = 0x24;
+}
+const EC_SHIFT: u32 = 26;
+const EC_MASK: u64 = 0x3f;
+/// ISS of a trapped WFI or WFE, TI: 0 is WFI (the field is WFE or WFxT otherwise).
+const WFX_NOT_WFI: u64 = 0b11;
+/// The longest a WFI without a timer sleeps: there are no virtual interrupts yet that could end it.
+const NAP_US: u64 = 10_000;
+/// How many faults of a VM's devices are told on the console.
+const TOLD_FAULTS: u32 = 8;
+
+impl Guest<'_> {
+    /// Runs it to its end.
+    pub fn run(&mut self, host: &Host<'_>, smmus: &[RealSmmu], inbox: &mut Inbox) -> Ending {
+        self.enter_views(host);
+        loop {
+            let exit = self.vcpu.run();
+            let ended = self.answer(exit, host, smmus, inbox);
+            inbox.attend(smmus, &mut self.sink());
+            if let Some(ending) = ended {
+                let name = self.name;
+                self.uart.flush(|line| say!("{name}| {line}"));
+                return ending;
+            }
+        }
+    }
+
+    /// Makes this CPU walk the VM's CPU view, with EL1 as out of reset.
+    #[expect(unsafe_code, reason = "VTCR_EL2 has no writable type")]
+    fn enter_views(&self, host: &Host<'_>) {
+        let space = self.vm.space.read();
+        let view = space.cpu_view();
+        let vttbr = view.walker.vttbr(&view.tree);
+        // SAFETY: stage 2 is used by EL1 and EL0 alone, which run nothing now.
+        unsafe { crate::sysreg::write_sysreg!("vtcr_el2", self.vtcr) };
+        VTTBR_EL2.set(crate::platform::vttbr_word(vttbr));
+        barrier::isb(barrier::SY);
+        Vcpu::init_el1(0, host.cpu);
+    }
+
+    fn answer(&mut self, exit: Exit, host: &Host<'_>, smmus: &[RealSmmu], inbox: &mut Inbox) -> Option<Ending> {
+        match exit {
+            Exit::Irq | Exit::Fiq => {
+                irq::handle();
+                None
+            }
+            Exit::SError { esr } => Some(self.stop(format!("asynchronous external abort (ESR {esr:#x})"))),
+            Exit::AArch32 => Some(self.stop("it went into AArch32 state".into())),
+            Exit::Sync { esr, far, hpfar } => match esr >> EC_SHIFT & EC_MASK {
+                class::HVC64 => self.call(host, smmus, inbox),
+                class::SMC64 => {
+                    // A trapped SMC has not been executed; firmware calls are made by HVC.
+                    self.vcpu.pc += 4;
+                    self.vcpu.x[0] = u64::MAX;
+                    None
+                }
+                class::WFX => {
+                    self.vcpu.pc += 4;
+                    if esr & WFX_NOT_WFI == 0 {
+                        sleep();
+                    }
+                    None
+                }
+                class::DATA_ABORT => self.data_abort(host, esr, far, hpfar),
+                class::INSTRUCTION_ABORT => {
+                    let ipa = mmio::faulting_ipa(far, hpfar);
+                    Some(self.stop(format!("instruction fetch from {ipa}, where it has no memory")))
+                }
+                class::SYSTEM_REGISTER => {
+                    Some(self.stop(format!("access to a system register it may not have (ESR {esr:#x})")))
+                }
+                other => Some(self.stop(format!("exception of class {other:#x} (ESR {esr:#x}, FAR {far:#x})"))),
+            },
+        }
+    }
+
+    fn stop(&self, what: String) -> Ending {
+        Ending::Stopped(format!("{what}, PC {:#x}", self.vcpu.pc))
+    }
+
+    /// HVC: our own calls, or the guest's firmware.
+    fn call(&mut self, host: &Host<'_>, smmus: &[RealSmmu], inbox: &mut Inbox) -> Option<Ending> {
+        let x = &self.vcpu.x;
+        let (id, arguments) = (x[0] as u32, [x[1], x[2], x[3], x[4], x[5], x[6]]);
+        if id == Call::Faults.id() {
+            // What has happened is told even where its interrupt has not come yet.
+            inbox.poll(smmus, &mut self.sink());
+        }
+        if let Some(reply) = hypercall::dispatch(host.platform, &self.vm, id, &arguments) {
+            self.vcpu.x[..reply.len()].copy_from_slice(&reply);
+            return None;
+        }
+        match psci::call(id, arguments[0]) {
+            Answer::Value(value) => {
+                self.vcpu.x[..4].copy_from_slice(&[value, 0, 0, 0]);
+                None
+            }
+            Answer::Off => Some(Ending::Off),
+            Answer::Reset => Some(Ending::Reset),
+            Answer::LastCpuOff => Some(Ending::LastCpuOff),
+        }
+    }
+
+    /// An access outside what is mapped: emulated, or the end.
+    fn data_abort(&mut self, host: &Host<'_>, esr: u64, far: u64, hpfar: u64) -> Option<Ending> {
+        let access = match mmio::decode(esr, far, hpfar) {
+            Ok(access) => access,
+            Err(why) => {
+                let ipa = mmio::faulting_ipa(far, hpfar);
+                return Some(self.stop(format!("access to {ipa}: {why}")));
+            }
+        };
+        if let Some(offset) = inside(access.ipa, guest_map::UART, guest_map::UART_BYTES) {
+            self.uart_access(&access, offset);
+        } else if let (Some(offset), Some(pci)) =
+            (inside(access.ipa, guest_map::ECAM, guest_map::ECAM_BYTES), &host.pci)
+        {
+            if access.write {
+                let value = access.stored(&self.vcpu.x);
+                self.pci.write(&pci.ecam, offset, access.width, value);
+            } else {
+                let value = self.pci.read(&pci.ecam, offset, access.width);
+                access.load(&mut self.vcpu.x, value);
+            }
+        } else {
+            let what = if access.write { "write to" } else { "read from" };
+            return Some(self.stop(format!("{what} {}, where it has no memory", access.ipa)));
+        }
+        self.vcpu.pc += 4;
+        None
+    }
+
+    fn uart_access(&mut self, access: &MmioAccess, offset: u64) {
+        if access.write {
+            let name = self.name;
+            self.uart.write(offset, access.stored(&self.vcpu.x), |line| say!("{name}| {line}"));
+        } else {
+            let value = self.uart.read(offset, access.width);
+            access.load(&mut self.vcpu.x, value);
+        }
+    }
+
+    /// Who takes the events of its devices.
+    fn sink(&mut self) -> DeviceFaults<'_> {
+        DeviceFaults { name: self.name, streams: &self.streams, faults: &self.vm.faults, told: &mut self.told }
+    }
+
+    /// Takes it apart, in the order that leaves nothing for a device or a walker to follow: streams abort, functions
+    /// are quiet, VMIDs are invalidated; then frames are free.
+    pub fn take_apart(mut self, host: &mut Host<'_>, smmus: &[RealSmmu], inbox: &mut Inbox) -> Result<(), String> {
+        for (smmu, stream) in &self.streams {
+            if let Some(driver) = smmus.get(*smmu) {
+                driver.detach(*stream).map_err(|error| format!("{error}"))?;
+            }
+        }
+        if let Some(root) = &mut host.pci {
+            for function in core::mem::take(&mut self.pci).into_functions() {
+                vpci::quiesce(&root.ecam, function.bdf(), |us| timer::sleep_until(timer::after_us(us)));
+                function.release(&mut root.windows);
+            }
+        }
+        inbox.poll(smmus, &mut self.sink());
+        let (space, log) = (self.vm.space.into_inner(), self.vm.log.into_inner());
+        for dma in space.dma_views() {
+            dma.view.walker.tlb.free_vmid(dma.view.walker.vmid).map_err(|error| format!("{error}"))?;
+        }
+        let view = space.cpu_view();
+        host.platform.tlbi(view.walker.vttbr(&view.tree), Tlbi::VmallS12E1Is);
+        host.platform.barrier(Barrier::DsbIsh);
+        log.dismantle(host.platform);
+        space.free(host.platform);
+        Ok(())
+    }
+}
+
+/// The offset of `ipa` in `bytes` from `start`.
+fn inside(ipa: Ipa, start: Ipa, bytes: u64) -> Option<u64> {
+    ipa.0.checked_sub(start.0).filter(|offset| *offset < bytes)
+}
+
+/// WFI on the guest's behalf: until its virtual timer's deadline, where that is armed.
+fn sleep() {
+    let armed = CNTV_CTL_EL0.is_set(CNTV_CTL_EL0::ENABLE) && !CNTV_CTL_EL0.is_set(CNTV_CTL_EL0::IMASK);
+    // CNTVOFF_EL2 is 0: the virtual counter is the physical one.
+    timer::sleep_until(if armed { CNTV_CVAL_EL0.get() } else { timer::after_us(NAP_US) });
+}
+
+/// Brings events of a VM's devices into its log, and tells the first few on the console.
+struct DeviceFaults<'a> {
+    name: &'a str,
+    streams: &'a [Stream],
+    faults: &'a spin::Mutex<strandline::vm::FaultLog>,
+    told: &'a mut u32,
+}
+
+impl EventSink for DeviceFaults<'_> {
+    fn event(&mut self, smmu: usize, event: &FaultEvent) -> bool {
+        if !self.streams.contains(&(smmu, event.stream)) {
+            return false;
+        }
+        let access = match event.access {
+            Some(Access::Write) => FaultRecord::WRITE,
+            Some(Access::Fetch) => FaultRecord::FETCH,
+            Some(Access::Read) | None => 0,
+        };
+        let kind = event.raw[0] & 0xff;
+        let stream = u64::from(event.stream.0);
+        self.faults.lock().push(FaultRecord { stream, kind, ipa: event.address, access });
+        *self.told += 1;
+        if *self.told <= TOLD_FAULTS {
+            say!("strandline: VM {}: a device was stopped: {event}", self.name);
+        }
+        true
+    }
+
+    fn lost(&mut self) {
+        self.faults.lock().count_lost(1);
+    }
+}

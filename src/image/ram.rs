@@ -1,0 +1,117 @@
+//! Who gets which RAM: first the VMs, in pieces that their largest blocks fit, then the frame pool.
+
+use core::fmt;
+
+use arrayvec::ArrayVec;
+
+use super::machine::Region;
+
+/// The most pieces free RAM can fall into.
+const MAX_PIECES: usize = 128;
+
+/// RAM that is nobody's yet.
+pub struct FreeRam {
+    pieces: ArrayVec<Region, MAX_PIECES>,
+}
+
+/// There is no piece of RAM as large as was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLittleRam {
+    /// Bytes that were asked for.
+    pub needed: u64,
+    /// Alignment that was asked for.
+    pub align: u64,
+    /// Bytes of the largest piece with that alignment.
+    pub largest: u64,
+}
+
+impl fmt::Display for TooLittleRam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "too little memory: {} MiB of RAM in one piece are needed (at a multiple of {} MiB), the largest free \
+             piece has {} MiB",
+            self.needed >> 20,
+            self.align >> 20,
+            self.largest >> 20
+        )
+    }
+}
+
+impl FreeRam {
+    /// All of `free`, which is sorted and disjoint.
+    pub fn new(free: &[Region]) -> Self {
+        Self { pieces: free.iter().copied().take(MAX_PIECES).collect() }
+    }
+
+    /// Takes `bytes` at a multiple of `align` (a power of two), from the highest piece that has them.
+    ///
+    /// # Errors
+    /// There is none; nothing is taken.
+    pub fn take(&mut self, bytes: u64, align: u64) -> Result<Region, TooLittleRam> {
+        let found = (0..self.pieces.len()).rev().find_map(|i| Some((i, fit(self.pieces[i], bytes, align)?)));
+        let lack = TooLittleRam { needed: bytes, align, largest: self.largest(align) };
+        let (index, taken) = found.ok_or(lack)?;
+        let piece = self.pieces[index];
+        let rest = [
+            Region::between(piece.start().0, taken.start().0),
+            Region::between(taken.end().0, piece.end().0),
+        ];
+        if self.pieces.remaining_capacity() == 0 {
+            return Err(lack);
+        }
+        self.pieces.remove(index);
+        for (i, part) in rest.into_iter().flatten().enumerate() {
+            self.pieces.insert(index + i, part);
+        }
+        Ok(taken)
+    }
+
+    /// The bytes of the largest piece that begins at a multiple of `align`.
+    fn largest(&self, align: u64) -> u64 {
+        let aligned = |piece: &Region| {
+            let start = piece.start().0.checked_next_multiple_of(align)?;
+            Some(piece.end().0.saturating_sub(start))
+        };
+        self.pieces.iter().filter_map(aligned).max().unwrap_or(0)
+    }
+
+    /// What is left.
+    pub fn rest(self) -> impl Iterator<Item = Region> {
+        self.pieces.into_iter()
+    }
+}
+
+/// The highest place in `piece` for `bytes` at a multiple of `align`.
+fn fit(piece: Region, bytes: u64, align: u64) -> Option<Region> {
+    let start = piece.end().0.checked_sub(bytes)? & !(align - 1);
+    (start >= piece.start().0).then(|| Region::new(start, bytes))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M: u64 = 1 << 20;
+
+    fn region(start: u64, bytes: u64) -> Region {
+        Region::new(start, bytes).unwrap()
+    }
+
+    #[test]
+    fn a_vm_gets_aligned_ram_and_the_rest_stays() {
+        let mut free = FreeRam::new(&[region(M, 7 * M), region(16 * M, 20 * M)]);
+        assert_eq!(free.take(8 * M, 8 * M), Ok(region(24 * M, 8 * M)));
+        assert_eq!(free.take(8 * M, 8 * M), Ok(region(16 * M, 8 * M)));
+        let rest: Vec<_> = free.rest().collect();
+        assert_eq!(rest, [region(M, 7 * M), region(32 * M, 4 * M)]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_with_how_much_there_is() {
+        let mut free = FreeRam::new(&[region(M, 17 * M)]);
+        let lack = free.take(16 * M, 8 * M).unwrap_err();
+        assert_eq!(lack, TooLittleRam { needed: 16 * M, align: 8 * M, largest: 10 * M });
+        assert_eq!(free.rest().count(), 1);
+    }
+}

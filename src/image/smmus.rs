@@ -1,0 +1,153 @@
+//! The machine's SMMUs: brought up, and their events brought to the VMs.
+#![expect(unsafe_code, reason = "references to registers at addresses the device tree gives")]
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ptr::with_exposed_provenance;
+
+use strandline::addr::StreamId;
+use strandline::smmu::{Bbml, FaultEvent, Limits, Mmio, Options, Smmu};
+
+use super::console::say;
+use super::irq::{self, Pending};
+use super::machine::{Machine, Region, SmmuNode};
+use super::platform::Platform;
+
+/// An SMMU of the machine.
+pub type RealSmmu = Smmu<'static, Platform, Mmio>;
+
+/// Bytes of the two register pages (IHI 0070 §6.1).
+const PAGES_BYTES: u64 = 0x2_0000;
+const PAGE1: u64 = 0x1_0000;
+
+/// All SMMUs, in the order of the device tree.
+pub struct Smmus {
+    list: Vec<RealSmmu>,
+    inbox: Inbox,
+}
+
+/// What comes in from the SMMUs: events and errors.
+#[derive(Default)]
+pub struct Inbox {
+    /// Events of streams that no VM owns: counted, and the first few told.
+    strays: u32,
+}
+
+/// How many events of strays are told.
+const TOLD_STRAYS: u32 = 8;
+
+impl Smmus {
+    /// Brings all of them up: every stream aborts from here on.
+    ///
+    /// # Errors
+    /// One can't be used, or did not answer; says which and why.
+    pub fn bring_up(machine: &Machine, platform: &'static Platform) -> Result<Self, String> {
+        let mut list = Vec::new();
+        for (index, node) in machine.smmus.iter().enumerate() {
+            let at = node.region.start();
+            let smmu = start(node, platform).map_err(|why| format!("SMMU at {at}: {why}"))?;
+            say!("strandline: SMMU {index} at {at}: {}", describe(&smmu));
+            list.push(smmu);
+        }
+        Ok(Self { list, inbox: Inbox::default() })
+    }
+
+    /// The drivers, and what comes in from them.
+    pub fn split(&mut self) -> (&[RealSmmu], &mut Inbox) {
+        (&self.list, &mut self.inbox)
+    }
+}
+
+fn start(node: &SmmuNode, platform: &'static Platform) -> Result<RealSmmu, String> {
+    let registers = registers(node.region).ok_or("its registers need 128 KiB at a multiple of 64 KiB")?;
+    let limits = Limits { coherent: node.coherent, ..Limits::default() };
+    let options = Options { limits, ..Options::default() };
+    let smmu = Smmu::new(platform, registers, &options).map_err(|error| format!("{error}"))?;
+    if smmu.features().bbml != Bbml::Level2 {
+        return Err(format!("break-before-make {}: only level 2 (IDR3.BBML) is supported yet", smmu.features().bbml));
+    }
+    Ok(smmu)
+}
+
+fn registers(region: Region) -> Option<Mmio> {
+    let base = region.start();
+    if region.bytes() < PAGES_BYTES || !base.is_aligned(PAGE1) {
+        return None;
+    }
+    // SAFETY: 1. The device tree says that an SMMUv3's register pages are there; `Machine` has checked that no RAM and
+    // no other device is. 2. EL2 maps them as device memory, for ever. 3. The fields are cells: shared references are
+    // how they are accessed, and the driver is the only one who does.
+    let (page0, page1) = unsafe {
+        (&*with_exposed_provenance(base.0 as usize), &*with_exposed_provenance((base.0 + PAGE1) as usize))
+    };
+    Some(Mmio::new(page0, page1))
+}
+
+/// What matters of its abilities, in one line.
+fn describe(smmu: &RealSmmu) -> String {
+    let features = smmu.features();
+    format!(
+        "SMMUv3.{}, {} StreamID bits, {}-bit output, {}, hardware update {}, break-before-make {}{}",
+        features.minor_version,
+        features.stream_bits,
+        features.output_bits,
+        if features.coherent { "coherent" } else { "not coherent" },
+        features.httu,
+        features.bbml,
+        if features.range_invalidation { ", range invalidation" } else { "" },
+    )
+}
+
+/// Who wants to know of the events of a stream.
+pub trait EventSink {
+    /// Takes an event of `stream` behind SMMU `smmu`; `false` where it is not this one's.
+    fn event(&mut self, smmu: usize, event: &FaultEvent) -> bool;
+    /// An event queue has overflowed: records of whatever stream were lost.
+    fn lost(&mut self);
+}
+
+impl Inbox {
+    /// Handles what interrupts have noted.
+    pub fn attend(&mut self, smmus: &[RealSmmu], sink: &mut impl EventSink) {
+        let Pending { events, gerrors, .. } = irq::take_pending();
+        for (index, smmu) in smmus.iter().enumerate() {
+            if gerrors >> index & 1 == 1 {
+                let report = smmu.handle_gerror();
+                say!("strandline: SMMU {index}: global error {:?}", report.errors);
+            }
+            if events >> index & 1 == 1 {
+                self.drain(index, smmu, sink);
+            }
+        }
+    }
+
+    /// Reads the event queues, whether an interrupt said so or not.
+    pub fn poll(&mut self, smmus: &[RealSmmu], sink: &mut impl EventSink) {
+        for (index, smmu) in smmus.iter().enumerate() {
+            self.drain(index, smmu, sink);
+        }
+    }
+
+    fn drain(&mut self, index: usize, smmu: &RealSmmu, sink: &mut impl EventSink) {
+        let drained = smmu.drain_events(|event| {
+            if sink.event(index, event) {
+                return;
+            }
+            self.strays += 1;
+            if self.strays <= TOLD_STRAYS {
+                say!("strandline: SMMU {index}: {event}, which no VM owns");
+            }
+        });
+        if drained.overflowed {
+            sink.lost();
+        }
+        if drained.more {
+            // As many as the queue holds at once: a source that floods is heard again after the next exit.
+            irq::note_events(index);
+        }
+    }
+}
+
+/// A stream as the machine knows it: the SMMU's index and the StreamID behind it.
+pub type Stream = (usize, StreamId);
