@@ -6,8 +6,7 @@ use guest_rt::area::{Area, Size};
 use guest_rt::bitmap::Bitmap;
 use guest_rt::boot::Guest;
 use guest_rt::edu::Edu;
-use guest_rt::pci::Pci;
-use guest_rt::reason::{Checked, Reason};
+use guest_rt::reason::Checked;
 use guest_rt::rng::Rng;
 use guest_rt::window::Window;
 use guest_rt::{println, reason};
@@ -75,7 +74,7 @@ impl<'a> Story<'a> {
             guest.free
         );
         let places = Places::cut(guest).ok_or_else(|| reason!("too little free RAM: {}", guest.free))?;
-        let edu = if guest.tree.args().has("nodma") { None } else { Some(find_edu(guest)?) };
+        let edu = if guest.tree.args().has("nodma") { None } else { Some(Edu::of(guest)?) };
         Ok(Self { guest, edu, places, rng: Rng::new(SEED), step: 0, checks: 0 })
     }
 
@@ -118,17 +117,6 @@ impl<'a> Story<'a> {
     pub const fn page_of(&self, address: u64) -> u64 {
         (address - self.guest.ram.start()) / PAGE_BYTES
     }
-}
-
-/// The first edu device of the guest.
-fn find_edu(guest: &Guest) -> Checked<Edu> {
-    let host = guest.tree.pci()?.ok_or_else(no_device)?;
-    let pci = Pci::new(host).ok_or_else(|| reason!("the PCI config space lies over the guest's image"))?;
-    Ok(Edu::find(&pci)?)
-}
-
-fn no_device() -> Reason {
-    reason!("this VM owns no PCI device; give it an edu device, or the word 'nodma'")
 }
 
 /// SMMU commands that were issued between two looks at the statistics.

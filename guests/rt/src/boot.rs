@@ -4,7 +4,7 @@
     reason = "the entry from assembly, the linker's symbols, and the device tree's address"
 )]
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -96,6 +96,14 @@ fn find(tree: Tree<'static>) -> Result<Guest, TreeError> {
     console::open(tree.uart()?);
     let ram = tree.ram()?;
     Ok(Guest { tree, ram, free: ram.largest_gap(&own_areas()) })
+}
+
+/// Goes on at `address`, which is no code of this program's: nothing comes back, and what is executed there, if
+/// anything, knows of no memory of the program's.
+pub fn jump(address: u64) -> ! {
+    // SAFETY: nothing of the program is used any more. The caller wants to see the fetch refused; device registers hold
+    // no instructions to run.
+    unsafe { asm!("br {address}", address = in(reg) address, options(noreturn)) }
 }
 
 /// Whether an exception or a panic is being reported already.

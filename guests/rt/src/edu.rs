@@ -5,14 +5,16 @@
 use core::fmt;
 
 use crate::area::Area;
-use crate::boot;
+use crate::boot::{self, Guest};
 use crate::pci::{COMMAND_MASTER, COMMAND_MEMORY, Function, ID, Pci};
 use crate::reason::Reason;
 use crate::timer;
+use crate::tree::TreeError;
 use crate::window::Window;
 
 const VENDOR_DEVICE: u32 = 0x11e8_1234;
-const BAR_BYTES: u64 = 1 << 20;
+/// Bytes of BAR 0.
+pub const BAR_BYTES: u64 = 1 << 20;
 
 const LIVENESS: u64 = 0x04;
 const DMA_SOURCE: u64 = 0x80;
@@ -45,7 +47,9 @@ pub enum Direction {
 /// Why the device can't be used, or a transfer was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EduError {
-    /// No function on bus 0 is one.
+    /// The PCI host bridge can't be read from the device tree.
+    Tree(TreeError),
+    /// There is no PCI host bridge, or no function on its bus 0 is one.
     Absent,
     /// Its BAR has no address in the host bridge's window.
     NoBar(Function),
@@ -58,7 +62,8 @@ pub enum EduError {
 impl fmt::Display for EduError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absent => f.write_str("no edu device on PCI bus 0"),
+            Self::Tree(error) => write!(f, "{error}"),
+            Self::Absent => f.write_str("the VM owns no edu device (PCI 1234:11e8)"),
             Self::NoBar(function) => write!(f, "BAR 0 of {function} has no address in the PCI memory window"),
             Self::Refused => f.write_str("a DMA of more than the buffer, or over the guest's own image"),
             Self::Timeout => f.write_str("the edu device did not end a DMA"),
@@ -80,6 +85,15 @@ pub struct Edu {
 }
 
 impl Edu {
+    /// The first edu device of `guest`.
+    ///
+    /// # Errors
+    /// As [`Edu::find`], or the device tree has no usable PCI host bridge.
+    pub fn of(guest: &Guest) -> Result<Self, EduError> {
+        let pci = Pci::of(guest).map_err(EduError::Tree)?.ok_or(EduError::Absent)?;
+        Self::find(&pci)
+    }
+
     /// Finds the first edu device and lets it decode its BAR and act as a bus master.
     ///
     /// # Errors

@@ -4,7 +4,8 @@ use core::fmt;
 
 use crate::area::Area;
 use crate::bar::{Bar, BusWindow};
-use crate::tree::PciHost;
+use crate::boot::Guest;
+use crate::tree::{PciHost, TreeError};
 use crate::window::Window;
 
 /// Bytes of config space a function has (PCI Express).
@@ -57,6 +58,14 @@ impl Pci {
     #[must_use]
     pub fn new(host: PciHost) -> Option<Self> {
         Some(Self { ecam: Window::new(host.ecam)?, memory: host.memory })
+    }
+
+    /// Access to the functions of `guest`; `None` where it has no PCI.
+    ///
+    /// # Errors
+    /// The host bridge can't be read from the device tree.
+    pub fn of(guest: &Guest) -> Result<Option<Self>, TreeError> {
+        Ok(guest.tree.pci()?.and_then(Self::new))
     }
 
     /// Every function that answers.
