@@ -28,9 +28,10 @@ pub fn touches_what_is_not_there(guest: &Guest) -> Checked {
 
 /// `fault-exec`: jumps to the UART's registers. The VM is stopped.
 pub fn executes_a_device(guest: &Guest) -> Checked {
-    let address = guest.tree.uart()?.start();
-    println!("case fault-exec: jumping to the device registers at {address:#x}");
-    guest_rt::boot::jump(address)
+    let uart =
+        Window::new(guest.tree.uart()?).ok_or_else(|| reason!("the UART lies over the guest's image"))?;
+    println!("case fault-exec: jumping to the device registers at {:#x}", uart.start());
+    guest_rt::boot::jump(uart)
 }
 
 /// `reset`: SYSTEM_RESET, by which a VM says that it failed.

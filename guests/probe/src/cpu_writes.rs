@@ -1,9 +1,10 @@
 //! Step 5: what this CPU writes is in the log, and nothing else is.
 
+use guest_rt::bitmap::Mismatch;
 use guest_rt::pages::PageSet;
 use guest_rt::picture::Picture;
 use guest_rt::reason::Checked;
-use guest_rt::{log, print, println, reason};
+use guest_rt::{log, print, println};
 use strandline_abi::{Flags, PAGE_BYTES};
 
 use crate::story::{Commands, Story};
@@ -32,21 +33,21 @@ pub fn are_reported_exactly(story: &mut Story<'_>) -> Checked {
         pages == counted && clean_end,
         format_args!("the bitmap has as many bits as pages were reported: {pages}"),
     )?;
-    let here = written.len();
-    check_playground(story, &written)?;
-    story.check(
-        true,
-        format_args!("of the pages apart from this guest's own, exactly the {here} written are reported"),
+    let count = written.len();
+    let found = compare(story, &written);
+    story.compare(
+        found,
+        format_args!("apart from this guest's own pages, exactly the {count} written are reported"),
     )?;
 
     write_all(story, &written);
     sync_all(story, "sync")?;
-    check_playground(story, &written)?;
-    story.check(true, format_args!("written once more, the same {here} pages are reported once more"))?;
+    let found = compare(story, &written);
+    story.compare(found, format_args!("written once more, the same {count} pages are reported once more"))?;
 
     sync_all(story, "sync")?;
-    check_playground(story, &Written::new())?;
-    story.check(true, format_args!("with nothing written in between, nothing is reported"))
+    let found = compare(story, &Written::new());
+    story.compare(found, format_args!("with nothing written in between, nothing is reported"))
 }
 
 /// Chooses pages of the playground: its first and its last, some anywhere, and more in a part of it; gives that part's
@@ -86,10 +87,10 @@ fn sync_all(story: &Story<'_>, operation: &str) -> Checked<u64> {
     Ok(synced.pages)
 }
 
-fn check_playground(story: &Story<'_>, written: &Written) -> Checked {
+/// Compares the log of the playground with the pages written there.
+fn compare(story: &Story<'_>, written: &Written) -> Result<(), Mismatch> {
     let area = story.places.playground.area();
-    let range = story.page_of(area.start())..story.page_of(area.end());
-    story.ram_bits().compare(range, written.as_slice()).map_err(|mismatch| reason!("CPU writes: {mismatch}"))
+    story.ram_bits().compare(story.page_of(area.start())..story.page_of(area.end()), written.as_slice())
 }
 
 fn draw(story: &Story<'_>, near: u64) {
@@ -99,7 +100,7 @@ fn draw(story: &Story<'_>, near: u64) {
     println!("  the log of all RAM: one character for {} page(s);", whole.pages_per_cell());
     println!("  '.' none of them written, a digit: so many, '+': ten or more, '#': all");
     print!("{whole}");
-    println!("  (most of the first marks are this guest's own image and stack, and the bitmap)");
+    println!("  (marks near the start may be this guest's own: its stack and data, and the bitmap)");
     println!("  a part of it, one character for each page:");
     print!("{}", picture(near..near + NEAR_RANGE, PICTURE_ROWS));
 }

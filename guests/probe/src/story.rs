@@ -3,7 +3,7 @@
 use core::fmt;
 
 use guest_rt::area::{Area, Size};
-use guest_rt::bitmap::Bitmap;
+use guest_rt::bitmap::{Bitmap, Mismatch};
 use guest_rt::boot::Guest;
 use guest_rt::edu::Edu;
 use guest_rt::reason::Checked;
@@ -96,6 +96,17 @@ impl<'a> Story<'a> {
         self.checks += 1;
         println!("  ok: {what}");
         Ok(())
+    }
+
+    /// Counts the comparison of a bitmap with what was expected, and says what holds.
+    ///
+    /// # Errors
+    /// They differ.
+    pub fn compare(&mut self, found: Result<(), Mismatch>, what: fmt::Arguments<'_>) -> Checked {
+        match found {
+            Ok(()) => self.check(true, what),
+            Err(mismatch) => Err(reason!("step {}: {mismatch}; this does not hold: {what}", self.step)),
+        }
     }
 
     /// How many checks have passed.

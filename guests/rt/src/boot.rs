@@ -13,6 +13,7 @@ use dtoolkit::fdt::Fdt;
 
 use crate::area::Area;
 use crate::tree::{Tree, TreeError};
+use crate::window::Window;
 use crate::{console, power, println};
 
 // Flags of the arm64 Image header: little endian, 4 KiB pages, may be loaded anywhere in memory.
@@ -98,11 +99,11 @@ fn find(tree: Tree<'static>) -> Result<Guest, TreeError> {
     Ok(Guest { tree, ram, free: ram.largest_gap(&own_areas()) })
 }
 
-/// Goes on at `address`, which is no code of this program's: nothing comes back, and what is executed there, if
-/// anything, knows of no memory of the program's.
-pub fn jump(address: u64) -> ! {
-    // SAFETY: nothing of the program is used any more. The caller wants to see the fetch refused; device registers hold
-    // no instructions to run.
+/// Goes on at the start of `target`, which is no code of this program's, and does not come back.
+pub fn jump(target: Window) -> ! {
+    let address = target.start();
+    // SAFETY: a window is outside the image, so none of its code is entered at a place it does not expect; nothing
+    // returns, so no state of the program is used again.
     unsafe { asm!("br {address}", address = in(reg) address, options(noreturn)) }
 }
 
