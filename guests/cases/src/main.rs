@@ -1,0 +1,92 @@
+//! The test guest. Its command line picks one case: `case=NAME key=value...`. Every case prints `case NAME: ok` and ends
+//! by SYSTEM_OFF, or prints `case NAME: FAILED: reason` and ends by SYSTEM_RESET; those that end the VM in another way
+//! say so before they do.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+#![cfg_attr(
+    target_os = "none",
+    expect(
+        clippy::result_large_err,
+        reason = "a check that fails is the last thing that happens; there is no heap"
+    )
+)]
+
+#[cfg(target_os = "none")]
+mod bad;
+#[cfg(target_os = "none")]
+mod bad_log;
+#[cfg(target_os = "none")]
+mod calls;
+#[cfg(target_os = "none")]
+mod ending;
+#[cfg(target_os = "none")]
+mod fuzz;
+#[cfg(target_os = "none")]
+mod pci;
+#[cfg(target_os = "none")]
+mod places;
+#[cfg(target_os = "none")]
+mod shadow;
+#[cfg(target_os = "none")]
+mod start;
+#[cfg(target_os = "none")]
+mod waiting;
+
+#[cfg(target_os = "none")]
+mod run {
+    use guest_rt::boot::Guest;
+    use guest_rt::reason::Checked;
+    use guest_rt::{power, println, reason};
+
+    use crate::{bad, calls, ending, fuzz, pci, shadow, start, waiting};
+
+    guest_rt::guest_main!(main);
+
+    type Case = fn(&Guest) -> Checked;
+
+    /// Every case by its name.
+    const CASES: &[(&str, Case)] = &[
+        ("bad", bad::every_bad_input_is_refused),
+        ("cpu-off", ending::cpu_off),
+        ("fault", ending::touches_what_is_not_there),
+        ("fault-exec", ending::executes_a_device),
+        ("fuzz", fuzz::random_calls_do_no_harm),
+        ("pci", pci::config_space_shows_own_devices),
+        ("psci", calls::psci_and_smccc_answer),
+        ("reset", ending::reset),
+        ("shadow", shadow::every_round_reports_what_was_written),
+        ("smc", calls::smc_is_not_supported),
+        ("spam", ending::prints_much),
+        ("start", start::starts_once),
+        ("walks", start::walks_blocks_then_pages_then_blocks),
+        ("wfi", waiting::wfi_returns),
+    ];
+
+    fn main(guest: &Guest) -> ! {
+        let name = guest.tree.args().value("case").unwrap_or("(none)");
+        match pick(guest, name) {
+            Ok(()) => {
+                println!("case {name}: ok");
+                power::off()
+            }
+            Err(reason) => {
+                println!("case {name}: FAILED: {reason}");
+                power::fail()
+            }
+        }
+    }
+
+    fn pick(guest: &Guest, name: &str) -> Checked {
+        let (_, case) = CASES.iter().find(|(n, _)| *n == name).ok_or_else(|| {
+            reason!(
+                "no such case; the command line is '{}', a case is picked by case=NAME",
+                guest.tree.args().0
+            )
+        })?;
+        case(guest)
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("cases is a guest kernel: build it with --target aarch64-unknown-none-softfloat");
+}
