@@ -10,3 +10,5 @@ pub mod addr;
 mod fake;
 pub mod frames;
 pub mod hw;
+#[forbid(unsafe_code)]
+pub mod smmu;

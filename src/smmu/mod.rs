@@ -1,0 +1,3 @@
+//! The SMMUv3 driver (Arm IHI 0070).
+
+pub mod spec;
