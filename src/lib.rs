@@ -5,6 +5,7 @@
 //! state, and reaches hardware through the small traits of [`hw`] and [`frames`] alone.
 #![cfg_attr(not(test), no_std)]
 
+#[forbid(unsafe_code)]
 pub mod addr;
 #[forbid(unsafe_code)]
 pub mod address_space;
@@ -13,11 +14,14 @@ pub mod dirty_log;
 #[cfg(test)]
 mod fake;
 pub mod frames;
+#[forbid(unsafe_code)]
 pub mod hw;
 #[forbid(unsafe_code)]
 pub mod hypercall;
 #[doc(hidden)]
 pub mod sabotage;
+#[forbid(unsafe_code)]
+pub mod smmu;
 #[forbid(unsafe_code)]
 pub mod stage2;
 #[forbid(unsafe_code)]

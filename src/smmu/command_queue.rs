@@ -1,0 +1,192 @@
+//! The Command queue (IHI 0070 §3.5, §3.21.2, §4.1): commands in, completion out, errors repaired.
+
+use crate::addr::Pa;
+use crate::frames::FrameBlock;
+use crate::hw::{Memory, Platform, Word, wait_until};
+
+use super::device::Device;
+use super::error::CommandError;
+use super::global_error::GlobalErrors;
+use super::registers::Registers;
+use super::ring::Ring;
+use super::spec::command::{COMMAND_BYTES, COMMAND_WORDS, Command, RawCommand};
+use super::spec::pages::{Register32, Register64};
+use super::spec::registers::{CMDQ_CONS, QUEUE_BASE};
+
+/// The Command queue. Between calls it is empty, unless the SMMU stopped answering.
+pub(super) struct CommandQueue {
+    base: Pa,
+    ring: Ring,
+    /// The write index, as CMDQ_PROD holds it or will with the next publication.
+    prod: u32,
+    /// The write index CMDQ_PROD holds.
+    published: u32,
+    /// The read index as it was last read: never ahead of the SMMU's, so never too much space is seen.
+    cons: u32,
+    /// A wait ran out of time: nobody waits again before the SMMU has caught up.
+    stuck: bool,
+}
+
+impl CommandQueue {
+    /// A queue of `2^bits` commands in `block`.
+    pub(super) fn new(block: FrameBlock, bits: u32) -> Self {
+        Self { base: block.into_pa(), ring: Ring::new(bits), prod: 0, published: 0, cons: 0, stuck: false }
+    }
+
+    /// Bytes of a queue of `2^bits` commands.
+    pub(super) const fn bytes(bits: u32) -> u64 {
+        COMMAND_BYTES << bits
+    }
+
+    /// Gives the registers the empty queue. CR0.CMDQEN is 0; the base comes first, since it decides which index
+    /// bits exist (§6.3.26).
+    pub(super) fn program<P: Platform, R: Registers>(&self, device: &Device<'_, P, R>) {
+        let base = QUEUE_BASE::ALLOCATE::SET
+            + QUEUE_BASE::ADDR.val(self.base.0 >> QUEUE_BASE::ADDR.shift)
+            + QUEUE_BASE::LOG2SIZE.val(u64::from(self.ring.bits()));
+        device.registers.write64(Register64::CmdqBase, base.value);
+        device.registers.write32(Register32::CmdqProd, self.prod);
+        device.registers.write32(Register32::CmdqCons, self.prod);
+    }
+
+    /// Issues `commands` and one CMD_SYNC behind them, and returns when that has completed: then everything the
+    /// commands ask for has happened.
+    ///
+    /// Stores this PE made before the call are visible to the SMMU before any of the commands.
+    ///
+    /// # Errors
+    /// The first command the SMMU refused, or that it did not answer in time. A refused command does not keep the
+    /// others from being carried out, unless the queue's memory itself could not be read.
+    pub(super) fn execute<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        commands: impl IntoIterator<Item = Command>,
+    ) -> Result<(), CommandError> {
+        if self.stuck {
+            self.recover(device)?;
+        }
+        let mut refused = None;
+        for command in commands.into_iter().chain([Command::Sync]) {
+            if self.ring.is_full(self.prod, self.cons) {
+                self.publish(device);
+                self.wait(device, &mut refused, |queue| !queue.ring.is_full(queue.prod, queue.cons))?;
+            }
+            self.push(device, command);
+        }
+        self.publish(device);
+        self.wait(device, &mut refused, |queue| queue.ring.is_empty(queue.prod, queue.cons))?;
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Writes `command` behind the others, invisible to the SMMU as yet.
+    fn push<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>, command: Command) {
+        self.store(device, self.prod, command);
+        self.prod = self.ring.next(self.prod);
+        let counters = &device.counters;
+        counters.commands.add(1);
+        match command {
+            Command::TlbiS12Vmall(_) => counters.tlbi_vmall.add(1),
+            Command::TlbiS2Ipa { .. } => counters.tlbi_ipa.add(1),
+            Command::Sync => counters.syncs.add(1),
+            Command::CfgiSte { .. } | Command::CfgiAll => counters.cfgi.add(1),
+            Command::TlbiEl2All | Command::TlbiNsnhAll => {}
+        }
+    }
+
+    fn entry(&self, index: u32) -> Pa {
+        self.base.offset(u64::from(self.ring.slot(index)) * COMMAND_BYTES)
+    }
+
+    fn store<P: Memory, R>(&self, device: &Device<'_, P, R>, index: u32, command: Command) {
+        let words = device.platform.words(self.entry(index), COMMAND_WORDS);
+        for (word, value) in words.iter().zip(command.words()) {
+            word.store(value);
+        }
+    }
+
+    /// Makes the commands written since the last publication the SMMU's: entries, cache clean where it needs one,
+    /// barrier, write index, in this order (§3.21.2). The barrier also covers every store made before the commands
+    /// were written: descriptors, STEs.
+    fn publish<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>) {
+        for (first, count) in self.ring.spans(self.published, self.prod) {
+            device
+                .clean(self.base.offset(u64::from(first) * COMMAND_BYTES), u64::from(count) * COMMAND_BYTES);
+        }
+        device.order_stores();
+        device.registers.write32(Register32::CmdqProd, self.prod);
+        self.published = self.prod;
+    }
+
+    /// Reads CMDQ_CONS, notes its index and gives back the register.
+    fn read_cons<P, R: Registers>(&mut self, device: &Device<'_, P, R>) -> u32 {
+        let raw = device.registers.read32(Register32::CmdqCons);
+        self.cons = self.ring.index(CMDQ_CONS::RD.read(raw));
+        raw
+    }
+
+    /// Waits until `done`, repairing command errors on the way; the first is left in `refused`.
+    fn wait<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        refused: &mut Option<CommandError>,
+        done: impl Fn(&Self) -> bool,
+    ) -> Result<(), CommandError> {
+        let mut cons = 0;
+        let in_time = wait_until(device.platform, device.limit_us, || {
+            cons = self.read_cons(device);
+            if done(self) {
+                return true;
+            }
+            // CONS stands still while CMDQ_ERR is active (§7.1).
+            let repaired = self.repair(device);
+            *refused = refused.or(repaired);
+            false
+        });
+        self.stuck = !in_time;
+        if in_time { Ok(()) } else { Err(CommandError::Timeout { cons }) }
+    }
+
+    /// After a time-out: the queue is fit for use again if the SMMU has worked it off meanwhile. Does not wait.
+    fn recover<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>) -> Result<(), CommandError> {
+        // What was refused belongs to a batch that has failed already.
+        let _of_the_failed_batch = self.repair(device);
+        let cons = self.read_cons(device);
+        self.stuck = !self.ring.is_empty(self.prod, self.cons);
+        if self.stuck { Err(CommandError::Timeout { cons }) } else { Ok(()) }
+    }
+
+    /// If CMDQ_ERR is active: takes the command CONS points at out of the queue, lets the SMMU go on, and says what
+    /// was refused.
+    ///
+    /// While the error is active, the SMMU has dropped what it had fetched, and entries from CONS on may be changed
+    /// (§7.1). An illegal command becomes a CMD_SYNC, which has no parameters to get wrong; a CMD_SYNC that could
+    /// not complete an ATC invalidation is tried again. Where the queue could not be read, trying again would abort
+    /// again: everything not yet consumed is withdrawn, by moving the write index back.
+    pub(super) fn repair<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+    ) -> Option<CommandError> {
+        if device.active_errors() & GlobalErrors::COMMAND_QUEUE.bits() == 0 {
+            return None;
+        }
+        let code = CMDQ_CONS::ERR.read(self.read_cons(device));
+        let offender = self.entry(self.cons);
+        let found = device.platform.words(offender, COMMAND_WORDS);
+        let command = RawCommand([found[0].load(), found[1].load()]);
+        if code == CMDQ_CONS::ERR::Value::Abort as u32 {
+            self.withdraw(device);
+        } else if code != CMDQ_CONS::ERR::Value::AtcInvalidateSync as u32 {
+            self.store(device, self.cons, Command::Sync);
+            device.make_visible(offender, COMMAND_BYTES);
+        }
+        device.acknowledge(GlobalErrors::COMMAND_QUEUE.bits());
+        Some(CommandError::Refused { code: code as u8, command })
+    }
+
+    /// Takes back every command not yet consumed; allowed while a command error is active, and only then (§7.1).
+    fn withdraw<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>) {
+        self.prod = self.cons;
+        self.published = self.cons;
+        device.registers.write32(Register32::CmdqProd, self.cons);
+    }
+}

@@ -1,0 +1,212 @@
+//! The driver: one SMMU, brought up, and what can be asked of it.
+
+use spin::Mutex;
+
+use crate::addr::{StreamId, Vmid};
+use crate::hw::{DmaTlb, DmaTlbError, Platform, Scope};
+
+use super::bring_up::{self, Sizes};
+use super::command_queue::CommandQueue;
+use super::device::{Device, Statistics};
+use super::error::{CommandError, SmmuError};
+use super::event_queue::{Drained, EventQueue};
+use super::fault::FaultEvent;
+use super::features::{Features, Limits};
+use super::global_error::GlobalErrors;
+use super::invalidate::Invalidation;
+use super::registers::Registers;
+use super::spec::command::Command;
+use super::stage2_config::{Stage2Config, ViewSte};
+use super::stream_table::StreamTable;
+use super::vmid::VmidPool;
+
+/// How an SMMU is to be driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What firmware and the board take away from its abilities.
+    pub limits: Limits,
+    /// Bits of the StreamIDs the stream table covers, at most: streams beyond abort and cannot be attached. The first
+    /// level takes `2^(bits - 6)` times 8 bytes of contiguous memory. Default: 20, 128 KiB.
+    pub stream_bits: u32,
+    /// `log2` of the commands the Command queue holds, at most. Default: 8, one frame.
+    pub command_queue_bits: u32,
+    /// `log2` of the records the Event queue holds, at most. Default: 9, four frames.
+    pub event_queue_bits: u32,
+    /// How long the SMMU may take to answer any one thing, in microseconds. Default: one second.
+    pub timeout_us: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            stream_bits: 20,
+            command_queue_bits: 8,
+            event_queue_bits: 9,
+            timeout_us: 1_000_000,
+        }
+    }
+}
+
+/// What [`Smmu::handle_gerror`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GlobalErrorReport {
+    /// The errors that were active. A command error that a core is waiting behind is left to that core.
+    pub errors: GlobalErrors,
+    /// The command error that was repaired here, if one was.
+    pub command: Option<CommandError>,
+}
+
+/// One SMMU that translates: every stream goes through the view it was attached to, or aborts.
+///
+/// Methods take `&self` and lock what they touch, each lock for one purpose (streams before commands, where both
+/// are held). Those that issue commands wait for the SMMU with the Command queue locked; [`crate::hw::Cpu::relax`]
+/// may take interrupts meanwhile, so they must not be called from an interrupt handler. [`Smmu::drain_events`] and
+/// [`Smmu::handle_gerror`] never wait for the SMMU and may, provided interrupts are masked around other calls of
+/// `drain_events` on the same core.
+pub struct Smmu<'p, P, R> {
+    device: Device<'p, P, R>,
+    features: Features,
+    commands: Mutex<CommandQueue>,
+    events: Mutex<EventQueue>,
+    streams: Mutex<StreamTable>,
+    vmids: Mutex<VmidPool>,
+}
+
+impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
+    /// Brings up the SMMU behind `registers` from whatever state firmware left it in. When this returns, traffic of
+    /// every stream aborts, and no cache or TLB holds anything from before. It never passes through in between.
+    ///
+    /// # Errors
+    /// It lacks what the driver needs (then nothing was touched), there are no frames (then all traffic aborts), or
+    /// it did not answer in time (then the frames it was told of stay taken).
+    pub fn new(platform: &'p P, registers: R, options: &Options) -> Result<Self, SmmuError> {
+        let features = Features::read(&registers, &options.limits)?;
+        let device = Device::new(platform, registers, features.coherent, options.timeout_us);
+        let sizes = Sizes {
+            stream_bits: options.stream_bits,
+            command_queue_bits: options.command_queue_bits,
+            event_queue_bits: options.event_queue_bits,
+        };
+        let structures = bring_up::bring_up(&device, &features, sizes)?;
+        Ok(Self {
+            device,
+            features,
+            commands: Mutex::new(structures.commands),
+            events: Mutex::new(structures.events),
+            streams: Mutex::new(structures.streams),
+            vmids: Mutex::new(VmidPool::new(features.vmid16)),
+        })
+    }
+
+    /// What the SMMU can do, less what was taken away from it.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// What the driver has done so far, bring-up included.
+    pub fn statistics(&self) -> Statistics {
+        self.device.counters.snapshot()
+    }
+
+    /// Takes a VMID for a new view. No TLB entry of it is left from an earlier one.
+    ///
+    /// # Errors
+    /// All are taken, or the invalidation did not complete.
+    pub fn alloc_vmid(&self) -> Result<Vmid, SmmuError> {
+        let vmid = self.vmids.lock().take().ok_or(SmmuError::OutOfVmids)?;
+        match self.execute([Command::TlbiS12Vmall(vmid)]) {
+            Ok(()) => Ok(vmid),
+            Err(error) => {
+                self.vmids.lock().give_back(vmid);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Gives back the VMID of a view that no stream is attached to any more. When this returns, no TLB entry of it is
+    /// left: the view's frames may be reused.
+    ///
+    /// # Errors
+    /// It was not allocated. Or the invalidation did not complete: the VMID stays taken, and neither it nor the
+    /// view's frames may be reused.
+    pub fn free_vmid(&self, vmid: Vmid) -> Result<(), SmmuError> {
+        if !self.vmids.lock().is_taken(vmid) {
+            return Err(SmmuError::UnknownVmid(vmid));
+        }
+        self.execute([Command::TlbiS12Vmall(vmid)])?;
+        self.vmids.lock().give_back(vmid);
+        Ok(())
+    }
+
+    /// The STE of `config`'s view, for [`Smmu::attach`] of each of its streams.
+    ///
+    /// # Errors
+    /// This SMMU cannot have such an STE.
+    pub fn view(&self, config: &Stage2Config) -> Result<ViewSte, SmmuError> {
+        Ok(ViewSte::new(config, &self.features)?)
+    }
+
+    /// Sends `stream` through the view of `ste`, made by this SMMU's [`Smmu::view`]. The view's tables are complete,
+    /// and on an SMMU that is not coherent cleaned.
+    ///
+    /// # Errors
+    /// The stream is beyond the table or attached, or there is no frame for the part of the table it stands in:
+    /// nothing was changed. Or the SMMU did not carry the commands out: the stream is not attached, but after a
+    /// time-out the SMMU may still come to use the view, whose frames must not be reused.
+    pub fn attach(&self, stream: StreamId, ste: &ViewSte) -> Result<(), SmmuError> {
+        let mut streams = self.streams.lock();
+        streams.attach(&self.device, &mut self.commands.lock(), stream, ste)
+    }
+
+    /// Makes `stream` abort, silently. When this returns, transactions that went through its view have completed
+    /// (§3.21.3); TLB entries of the VMID remain. Detaching a stream that is not attached does the same again, so a
+    /// detach that failed can be repeated.
+    ///
+    /// # Errors
+    /// The stream is beyond the table. Or the SMMU did not carry the commands out: it may still use the view.
+    pub fn detach(&self, stream: StreamId) -> Result<(), SmmuError> {
+        let mut streams = self.streams.lock();
+        streams.detach(&self.device, &mut self.commands.lock(), stream)
+    }
+
+    /// Gives `sink` the event records that are there, oldest first, at most as many as the queue holds. Call it from
+    /// the Event queue's interrupt, or now and then.
+    ///
+    /// `sink` runs with the Event queue locked: it may not call this method.
+    pub fn drain_events(&self, sink: impl FnMut(&FaultEvent)) -> Drained {
+        self.events.lock().drain(&self.device, sink)
+    }
+
+    /// Acknowledges the global errors that are active, and repairs the Command queue, unless a core is waiting behind
+    /// a command: that core does it, and returns the error. Call it from the global-error interrupt, or now and then.
+    pub fn handle_gerror(&self) -> GlobalErrorReport {
+        let active = GlobalErrors::from_bits_retain(self.device.active_errors());
+        self.device.acknowledge((active - GlobalErrors::COMMAND_QUEUE).bits());
+        let command = self.commands.try_lock().and_then(|mut commands| commands.repair(&self.device));
+        GlobalErrorReport { errors: active, command }
+    }
+
+    /// Turns translation off: all traffic aborts. Attached streams stay noted, commands and events go on.
+    ///
+    /// # Errors
+    /// The SMMU did not answer in time.
+    pub fn disable(&self) -> Result<(), SmmuError> {
+        let _streams = self.streams.lock();
+        bring_up::stop_translation(&self.device, &self.features)
+    }
+
+    fn execute(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), CommandError> {
+        self.commands.lock().execute(&self.device, commands)
+    }
+}
+
+impl<P: Platform, R: Registers> DmaTlb for Smmu<'_, P, R> {
+    fn sync(&self) -> Result<(), DmaTlbError> {
+        Ok(self.execute([])?)
+    }
+
+    fn invalidate(&self, vmid: Vmid, scope: Scope) -> Result<(), DmaTlbError> {
+        Ok(self.execute(Invalidation::new(vmid, scope, self.features.range_invalidation))?)
+    }
+}

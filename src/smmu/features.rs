@@ -1,0 +1,462 @@
+//! What an SMMU can do: its ID registers (IHI 0070 §6.3.1 to §6.3.8) as a record, less what firmware or the board
+//! take away.
+
+use core::fmt;
+
+use super::registers::Registers;
+use super::spec::pages::Register32;
+use super::spec::registers::{AIDR, IDR0, IDR1, IDR3, IDR5};
+
+/// Hardware update of translation tables, each ability including those before it (IDR0.HTTU).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Httu {
+    /// None.
+    None,
+    /// The access flag.
+    AccessFlag,
+    /// The access flag and the dirty state.
+    Dirty,
+    /// Both, and the access flag of table descriptors.
+    TableAccessFlag,
+}
+
+/// What may become of a transaction that faults (IDR0.STALL_MODEL).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StallModel {
+    /// It is terminated, or stalls where its STE says so.
+    Both,
+    /// It is always terminated.
+    Terminate,
+}
+
+/// What changing the size of a mapping takes (IDR3.BBML, §3.21.1), each level allowing what those before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bbml {
+    /// Break before make.
+    Level0,
+    /// The nT bit.
+    Level1,
+    /// Nothing.
+    Level2,
+}
+
+/// What firmware, the device tree or a board says an SMMU does not do, whatever its ID registers claim.
+///
+/// An ability can be lowered so, never raised. The default lowers nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The SMMU's own accesses are coherent with the PEs' caches: `dma-coherent` in the device tree.
+    pub coherent: bool,
+    /// The most it may do of hardware table update.
+    pub httu: Httu,
+    /// The highest break-before-make level relied on.
+    pub bbml: Bbml,
+    /// Invalidation by range may be used.
+    pub range_invalidation: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { coherent: true, httu: Httu::TableAccessFlag, bbml: Bbml::Level2, range_invalidation: true }
+    }
+}
+
+/// What an SMMU can do and this driver may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// The y of SMMUv3.y (AIDR).
+    pub minor_version: u8,
+    /// The implementation (IIDR): product, variant, revision, implementer.
+    pub iidr: u32,
+    /// Stage 1 is there as well.
+    pub stage1: bool,
+    /// VMSAv8-32 tables are there as well; an IPA may then have 40 bits whatever `output_bits` is (§3.4).
+    pub aarch32_tables: bool,
+    /// Structures, queues and table walks are coherent with the PEs' caches.
+    pub coherent: bool,
+    /// Hardware table update; [`Httu::None`] without `coherent`.
+    pub httu: Httu,
+    /// What changing the size of a mapping takes.
+    pub bbml: Bbml,
+    /// CMD_TLBI_* by range and level.
+    pub range_invalidation: bool,
+    /// Broadcast TLB maintenance would be received.
+    pub broadcast_tlbi: bool,
+    /// EL2 TLB entries exist.
+    pub el2_contexts: bool,
+    /// PCIe ATS.
+    pub ats: bool,
+    /// PCIe page requests.
+    pub pri: bool,
+    /// ASIDs have 16 bits, not 8.
+    pub asid16: bool,
+    /// VMIDs have 16 bits, not 8.
+    pub vmid16: bool,
+    /// Interrupts can be messages.
+    pub msi: bool,
+    /// WFE wake-up events are sent.
+    pub wake_events: bool,
+    /// What may become of a faulting transaction.
+    pub stall_model: StallModel,
+    /// Most transactions stalled at once.
+    pub stall_max: u16,
+    /// Stream tables may have two levels.
+    pub two_level_stream_table: bool,
+    /// Bits of a StreamID, 0 to 32.
+    pub stream_bits: u32,
+    /// `log2` of the largest Command queue, 0 to 19.
+    pub command_queue_bits: u32,
+    /// `log2` of the largest Event queue, 0 to 19.
+    pub event_queue_bits: u32,
+    /// Incoming memory attributes can be overridden by the STE.
+    pub attribute_override: bool,
+    /// EL0 and EL1 execution are told apart at stage 2.
+    pub execute_never_by_level: bool,
+    /// Stage 2 can set memory types by itself (STE.S2FWB).
+    pub forced_write_back: bool,
+    /// Bits of an output address, at most 48: LPA2 and 64 KiB granules aren't used.
+    pub output_bits: u32,
+}
+
+/// What an SMMU lacks that this driver cannot do without; each carries the register that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsupported {
+    /// Not an SMMUv3; AIDR.
+    Version(u32),
+    /// No stage 2; IDR0.
+    Stage2(u32),
+    /// No VMSAv8-64 tables; IDR0.
+    Aarch64Tables(u32),
+    /// No little-endian table walks; IDR0.
+    LittleEndian(u32),
+    /// Every fault stalls, or the stall model is reserved; IDR0.
+    StallModel(u32),
+    /// Stream table or queues lie at addresses fixed in hardware; IDR1.
+    Preset(u32),
+    /// More than 32 StreamID bits or queues of more than `2^19` entries: not an SMMU's answer; IDR1.
+    Sizes(u32),
+    /// No 4 KiB granule; IDR5.
+    Granule4K(u32),
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(aidr) => {
+                write!(f, "is not an SMMUv3 (SMMU_AIDR={aidr:#x}): check its base address")
+            }
+            Self::Stage2(idr0) => write!(f, "has no stage 2 translation (SMMU_IDR0={idr0:#x})"),
+            Self::Aarch64Tables(idr0) => write!(f, "cannot walk AArch64 tables (SMMU_IDR0={idr0:#x})"),
+            Self::LittleEndian(idr0) => write!(f, "cannot walk little-endian tables (SMMU_IDR0={idr0:#x})"),
+            Self::StallModel(idr0) => write!(f, "stalls every faulting transaction (SMMU_IDR0={idr0:#x})"),
+            Self::Preset(idr1) => write!(f, "has tables or queues at fixed addresses (SMMU_IDR1={idr1:#x})"),
+            Self::Sizes(idr1) => {
+                write!(f, "reports impossible sizes (SMMU_IDR1={idr1:#x}): check its base address")
+            }
+            Self::Granule4K(idr5) => write!(f, "has no 4 KiB granule (SMMU_IDR5={idr5:#x})"),
+        }
+    }
+}
+
+/// The ID registers, as they read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identification {
+    idr0: u32,
+    idr1: u32,
+    idr3: u32,
+    idr5: u32,
+    iidr: u32,
+    aidr: u32,
+}
+
+impl Features {
+    /// Reads the ID registers and takes away what `limits` says.
+    ///
+    /// # Errors
+    /// What the driver cannot do without and the SMMU does not have.
+    pub fn read(registers: &impl Registers, limits: &Limits) -> Result<Self, Unsupported> {
+        let id = Identification {
+            idr0: registers.read32(Register32::Idr0),
+            idr1: registers.read32(Register32::Idr1),
+            idr3: registers.read32(Register32::Idr3),
+            idr5: registers.read32(Register32::Idr5),
+            iidr: registers.read32(Register32::Iidr),
+            aidr: registers.read32(Register32::Aidr),
+        };
+        id.refuse_what_is_lacking()?;
+        Ok(id.decode(limits))
+    }
+
+    /// The most bits an IPA can have: IAS of §3.4, at most 48.
+    #[must_use]
+    pub const fn input_bits(&self) -> u32 {
+        if self.aarch32_tables && self.output_bits < 40 { 40 } else { self.output_bits }
+    }
+}
+
+impl Identification {
+    fn refuse_what_is_lacking(&self) -> Result<(), Unsupported> {
+        let Self { idr0, idr1, idr5, aidr, .. } = *self;
+        let stall_model = IDR0::STALL_MODEL.read(idr0);
+        if AIDR::MAJOR.read(aidr) != 0 {
+            Err(Unsupported::Version(aidr))
+        } else if !IDR0::S2P.is_set(idr0) {
+            Err(Unsupported::Stage2(idr0))
+        } else if IDR0::TTF.read(idr0) & 0b10 == 0 {
+            Err(Unsupported::Aarch64Tables(idr0))
+        } else if IDR0::TTENDIAN.read(idr0) == IDR0::TTENDIAN::Value::Big as u32 {
+            Err(Unsupported::LittleEndian(idr0))
+        } else if stall_model > IDR0::STALL_MODEL::Value::Terminate as u32 {
+            Err(Unsupported::StallModel(idr0))
+        } else if IDR1::TABLES_PRESET.is_set(idr1) || IDR1::QUEUES_PRESET.is_set(idr1) {
+            Err(Unsupported::Preset(idr1))
+        } else if IDR1::SIDSIZE.read(idr1) > 32
+            || IDR1::CMDQS.read(idr1) > 19
+            || IDR1::EVENTQS.read(idr1) > 19
+        {
+            Err(Unsupported::Sizes(idr1))
+        } else if !IDR5::GRAN4K.is_set(idr5) {
+            Err(Unsupported::Granule4K(idr5))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn decode(&self, limits: &Limits) -> Features {
+        let Self { idr0, idr1, idr3, idr5, iidr, aidr } = *self;
+        let coherent = IDR0::COHACC.is_set(idr0) && limits.coherent;
+        // §3.15: what hardware update does to tables that aren't accessed coherently is IMPLEMENTATION DEFINED.
+        let httu = if coherent { decode_httu(idr0).min(limits.httu) } else { Httu::None };
+        Features {
+            minor_version: AIDR::MINOR.read(aidr) as u8,
+            iidr,
+            stage1: IDR0::S1P.is_set(idr0),
+            aarch32_tables: IDR0::TTF.read(idr0) & 0b01 != 0,
+            coherent,
+            httu,
+            bbml: decode_bbml(idr3).min(limits.bbml),
+            range_invalidation: IDR3::RIL.is_set(idr3) && limits.range_invalidation,
+            broadcast_tlbi: IDR0::BTM.is_set(idr0),
+            el2_contexts: IDR0::HYP.is_set(idr0),
+            ats: IDR0::ATS.is_set(idr0),
+            pri: IDR0::PRI.is_set(idr0),
+            asid16: IDR0::ASID16.is_set(idr0),
+            vmid16: IDR0::VMID16.is_set(idr0),
+            msi: IDR0::MSI.is_set(idr0),
+            wake_events: IDR0::SEV.is_set(idr0),
+            stall_model: match IDR0::STALL_MODEL.read(idr0) {
+                0 => StallModel::Both,
+                _ => StallModel::Terminate,
+            },
+            stall_max: IDR5::STALL_MAX.read(idr5) as u16,
+            two_level_stream_table: IDR0::ST_LEVEL.read(idr0) == IDR0::ST_LEVEL::Value::TwoLevel as u32,
+            stream_bits: IDR1::SIDSIZE.read(idr1),
+            command_queue_bits: IDR1::CMDQS.read(idr1),
+            event_queue_bits: IDR1::EVENTQS.read(idr1),
+            attribute_override: IDR1::ATTR_TYPES_OVR.is_set(idr1),
+            execute_never_by_level: IDR3::XNX.is_set(idr3),
+            forced_write_back: IDR3::FWB.is_set(idr3),
+            output_bits: decode_output_bits(idr5),
+        }
+    }
+}
+
+fn decode_httu(idr0: u32) -> Httu {
+    match IDR0::HTTU.read(idr0) {
+        0 => Httu::None,
+        1 => Httu::AccessFlag,
+        2 => Httu::Dirty,
+        _ => Httu::TableAccessFlag,
+    }
+}
+
+fn decode_bbml(idr3: u32) -> Bbml {
+    match IDR3::BBML.read(idr3) {
+        1 => Bbml::Level1,
+        2 => Bbml::Level2,
+        // 0b11 is reserved: nothing is promised.
+        _ => Bbml::Level0,
+    }
+}
+
+fn decode_output_bits(idr5: u32) -> u32 {
+    match IDR5::OAS.read(idr5) {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        // 52 and 56 bits need descriptors this library does not write.
+        _ => 48,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    /// ID registers of QEMU's model: stage 1 and 2, coherent, no HTTU, no stall, 16-bit StreamIDs, 44-bit output.
+    const QEMU: Identification = Identification {
+        idr0: 0x0d44_101b,
+        idr1: 0x0273_0010,
+        idr3: 0x0000_1414,
+        idr5: 0x0000_0074,
+        iidr: 0,
+        aidr: 1,
+    };
+
+    fn refusal(id: Identification) -> Unsupported {
+        id.refuse_what_is_lacking().unwrap_err()
+    }
+
+    #[test]
+    fn id_registers_of_a_known_model_decode() {
+        assert_eq!(QEMU.refuse_what_is_lacking(), Ok(()));
+        let expected = Features {
+            minor_version: 1,
+            iidr: 0,
+            stage1: true,
+            aarch32_tables: false,
+            coherent: true,
+            httu: Httu::None,
+            bbml: Bbml::Level2,
+            range_invalidation: true,
+            broadcast_tlbi: false,
+            el2_contexts: false,
+            ats: false,
+            pri: false,
+            asid16: true,
+            vmid16: true,
+            msi: false,
+            wake_events: false,
+            stall_model: StallModel::Terminate,
+            stall_max: 0,
+            two_level_stream_table: true,
+            stream_bits: 16,
+            command_queue_bits: 19,
+            event_queue_bits: 19,
+            attribute_override: false,
+            execute_never_by_level: true,
+            forced_write_back: false,
+            output_bits: 44,
+        };
+        assert_eq!(QEMU.decode(&Limits::default()), expected);
+    }
+
+    #[test]
+    fn id_registers_of_a_full_featured_part_decode() {
+        // IDR0: everything but big-endian and forced stall; IDR1: 32-bit StreamIDs, queues of 2^8 and 2^7.
+        let id = Identification {
+            idr0: 0x0805_76bf,
+            idr1: 0x0d07_0020,
+            idr3: 0x0000_0d10,
+            idr5: 0x0040_0015,
+            iidr: 0x4832_043b,
+            aidr: 2,
+        };
+        let features = id.decode(&Limits::default());
+        assert_eq!(features.minor_version, 2);
+        assert_eq!(features.iidr, 0x4832_043b);
+        assert_eq!(features.httu, Httu::Dirty);
+        assert_eq!(features.bbml, Bbml::Level1);
+        assert!(features.aarch32_tables && features.broadcast_tlbi && features.el2_contexts);
+        assert!(features.ats && features.pri && features.msi && features.wake_events);
+        assert!(
+            features.vmid16 && features.asid16 && features.attribute_override && features.forced_write_back
+        );
+        assert_eq!((features.stall_model, features.stall_max), (StallModel::Both, 64));
+        assert_eq!(
+            (features.stream_bits, features.command_queue_bits, features.event_queue_bits),
+            (32, 8, 7)
+        );
+        assert_eq!(features.output_bits, 48);
+    }
+
+    #[test]
+    fn output_address_sizes_match_section_6_3_6() {
+        let bits = [0, 1, 2, 3, 4, 5, 6, 7].map(decode_output_bits);
+        assert_eq!(bits, [32, 36, 40, 42, 44, 48, 48, 48]);
+    }
+
+    #[test]
+    fn input_size_is_forty_bits_where_aarch32_tables_are_there() {
+        let small = Identification { idr5: 0x10, ..QEMU };
+        assert_eq!(small.decode(&Limits::default()).input_bits(), 32);
+        let with_aarch32 = Identification { idr0: QEMU.idr0 | 0x4, ..small };
+        assert_eq!(with_aarch32.decode(&Limits::default()).input_bits(), 40);
+    }
+
+    #[test]
+    fn what_is_lacking_is_refused_with_the_register_that_says_so() {
+        let stage1_only = Identification { idr0: 0x0d44_101a, ..QEMU };
+        assert_eq!(refusal(stage1_only), Unsupported::Stage2(0x0d44_101a));
+        let aarch32_only = Identification { idr0: 0x0d44_1017, ..QEMU };
+        assert_eq!(refusal(aarch32_only), Unsupported::Aarch64Tables(0x0d44_1017));
+        let big_endian = Identification { idr0: 0x0d64_101b, ..QEMU };
+        assert_eq!(refusal(big_endian), Unsupported::LittleEndian(0x0d64_101b));
+        let always_stalls = Identification { idr0: 0x0e44_101b, ..QEMU };
+        assert_eq!(refusal(always_stalls), Unsupported::StallModel(0x0e44_101b));
+        let fixed_tables = Identification { idr1: 0x4273_0010, ..QEMU };
+        assert_eq!(refusal(fixed_tables), Unsupported::Preset(0x4273_0010));
+        let fixed_queues = Identification { idr1: 0x2273_0010, ..QEMU };
+        assert_eq!(refusal(fixed_queues), Unsupported::Preset(0x2273_0010));
+        let only_64k = Identification { idr5: 0x44, ..QEMU };
+        assert_eq!(refusal(only_64k), Unsupported::Granule4K(0x44));
+        let other_version = Identification { aidr: 0x10, ..QEMU };
+        assert_eq!(refusal(other_version), Unsupported::Version(0x10));
+    }
+
+    #[test]
+    fn registers_that_read_all_ones_are_refused() {
+        let absent = Identification { idr0: !0, idr1: !0, idr3: !0, idr5: !0, iidr: !0, aidr: !0 }
+            .refuse_what_is_lacking();
+        assert_eq!(absent, Err(Unsupported::Version(!0)));
+        let sizes = Identification { idr1: 0x03ff_003f, ..QEMU };
+        assert_eq!(refusal(sizes), Unsupported::Sizes(0x03ff_003f));
+    }
+
+    #[test]
+    fn refusal_says_what_is_missing() {
+        let text = Unsupported::Stage2(0x0d44_101a).to_string();
+        assert_eq!(text, "has no stage 2 translation (SMMU_IDR0=0xd44101a)");
+    }
+
+    #[test]
+    fn limits_lower_abilities() {
+        let able = Identification { idr0: QEMU.idr0 | 0xc0, ..QEMU };
+        let limits = Limits {
+            httu: Httu::AccessFlag,
+            bbml: Bbml::Level0,
+            range_invalidation: false,
+            ..Limits::default()
+        };
+        let features = able.decode(&limits);
+        assert_eq!((features.httu, features.bbml), (Httu::AccessFlag, Bbml::Level0));
+        assert!(!features.range_invalidation && features.coherent);
+    }
+
+    #[test]
+    fn limits_never_raise_an_ability() {
+        let poor = Identification { idr0: QEMU.idr0 & !0x10, idr3: 0, ..QEMU };
+        let features = poor.decode(&Limits::default());
+        assert_eq!((features.coherent, features.httu, features.bbml), (false, Httu::None, Bbml::Level0));
+        assert!(!features.range_invalidation);
+    }
+
+    #[test]
+    fn hardware_update_needs_coherent_walks() {
+        let able = Identification { idr0: QEMU.idr0 | 0x80, ..QEMU };
+        assert_eq!(able.decode(&Limits::default()).httu, Httu::Dirty);
+        let limits = Limits { coherent: false, ..Limits::default() };
+        assert_eq!(able.decode(&limits).httu, Httu::None);
+        let not_coherent = Identification { idr0: (QEMU.idr0 | 0x80) & !0x10, ..QEMU };
+        assert_eq!(not_coherent.decode(&Limits::default()).httu, Httu::None);
+    }
+
+    #[test]
+    fn reserved_break_before_make_level_promises_nothing() {
+        assert_eq!(decode_bbml(0x1800), Bbml::Level0);
+    }
+}

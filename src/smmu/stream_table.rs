@@ -1,0 +1,242 @@
+//! The stream table (IHI 0070 §3.3, §5.1, §5.2): which stream goes through which view.
+//!
+//! Every stream aborts until it is attached, and says so:
+//! - beyond the table, or below a level-1 descriptor with Span=0: C_BAD_STREAMID is recorded (CR2.RECINVSID);
+//! - an STE nobody has attached has V=0: C_BAD_STE is recorded. Memory of zeros is a table of such STEs;
+//! - an STE that was detached has V=1 and Config=abort: nothing is recorded.
+//!
+//! A device nobody was given, doing DMA, is something to be told of; the Event queue is bounded, its overflow
+//! counted, and none of these records takes the place of a stalled transaction's. A device that was taken away is
+//! expected to be caught in the middle of its work, and would fill the queue with what nobody can do anything about.
+
+use crate::addr::{Pa, StreamId};
+use crate::frames::FrameBlock;
+use crate::hw::{Memory, Platform, Word};
+
+use super::command_queue::CommandQueue;
+use super::device::Device;
+use super::error::{CommandError, SmmuError};
+use super::features::Features;
+use super::registers::Registers;
+use super::spec::command::Command;
+use super::spec::pages::{Register32, Register64};
+use super::spec::registers::{STRTAB_BASE, STRTAB_BASE_CFG};
+use super::spec::ste::{L1STD, L1STD_BYTES, STE_BYTES, STE_WORDS, STE0};
+use super::stage2_config::ViewSte;
+
+/// StreamID bits a level-2 table resolves: 64 STEs fill one 4 KiB frame. The other splits (8 and 10) would need
+/// four and sixteen contiguous frames for each group of streams in use.
+const SPLIT: u32 = 6;
+
+/// How a table is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// One array of STEs.
+    Linear,
+    /// An array of level-1 descriptors; arrays of STEs below, made when they are needed.
+    TwoLevel,
+}
+
+/// What a table is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    format: Format,
+    /// Bits of the StreamIDs it covers, at most 32.
+    bits: u32,
+}
+
+impl Layout {
+    /// Two levels, unless the SMMU has no such table, or one level-2 table would hold every stream.
+    pub(super) const fn new(features: &Features, bits: u32) -> Self {
+        let format =
+            if features.two_level_stream_table && bits > SPLIT { Format::TwoLevel } else { Format::Linear };
+        Self { format, bits }
+    }
+
+    /// Bytes of the table, or of its first level; it is aligned to them (§6.3.24).
+    pub(super) const fn bytes(self) -> u64 {
+        match self.format {
+            Format::Linear => STE_BYTES << self.bits,
+            Format::TwoLevel => L1STD_BYTES << (self.bits - SPLIT),
+        }
+    }
+}
+
+/// The stream table.
+pub(super) struct StreamTable {
+    base: Pa,
+    layout: Layout,
+}
+
+impl StreamTable {
+    /// An empty table in `block`, which holds [`Layout::bytes`].
+    pub(super) fn new<P: Platform, R: Registers>(
+        device: &Device<'_, P, R>,
+        layout: Layout,
+        block: FrameBlock,
+    ) -> Self {
+        device.zero(&block);
+        Self { base: block.into_pa(), layout }
+    }
+
+    /// Gives the registers the table. CR0.SMMUEN is 0.
+    pub(super) fn program<P: Platform, R: Registers>(&self, device: &Device<'_, P, R>) {
+        let base = STRTAB_BASE::RA::SET + STRTAB_BASE::ADDR.val(self.base.0 >> STRTAB_BASE::ADDR.shift);
+        device.registers.write64(Register64::StrtabBase, base.value);
+        let size = STRTAB_BASE_CFG::LOG2SIZE.val(self.layout.bits);
+        let config = match self.layout.format {
+            Format::Linear => size + STRTAB_BASE_CFG::FMT::Linear,
+            Format::TwoLevel => size + STRTAB_BASE_CFG::FMT::TwoLevel + STRTAB_BASE_CFG::SPLIT::Bits6,
+        };
+        device.registers.write32(Register32::StrtabBaseCfg, config.value);
+    }
+
+    /// Sends `stream` through `ste`.
+    ///
+    /// # Errors
+    /// The stream is out of range or attached, or there is no frame for its level-2 table: nothing was changed. Or
+    /// the SMMU did not carry the commands out: the stream aborts, but after a time-out the SMMU may still come to
+    /// use the view.
+    pub(super) fn attach<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        commands: &mut CommandQueue,
+        stream: StreamId,
+        ste: &ViewSte,
+    ) -> Result<(), SmmuError> {
+        self.check_range(stream)?;
+        let entry = match self.find(device, stream) {
+            Some(entry) => entry,
+            None => self.link_level2(device, commands, stream)?,
+        };
+        if is_attached(device, entry) {
+            return Err(SmmuError::StreamBusy(stream));
+        }
+        install(device, commands, stream, entry, ste).map_err(|error| {
+            // What the SMMU has taken in is unknown: the STE says abort, and if commands still work they say so too.
+            // The caller hears of the first failure.
+            let _second = remove(device, commands, stream, entry);
+            SmmuError::Command(error)
+        })
+    }
+
+    /// Makes `stream` abort. A stream that is not attached aborts already, and is told so again: a detach that
+    /// failed can be repeated.
+    ///
+    /// # Errors
+    /// The stream is out of range. Or the SMMU did not carry the commands out: it may still use the view.
+    pub(super) fn detach<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        commands: &mut CommandQueue,
+        stream: StreamId,
+    ) -> Result<(), SmmuError> {
+        self.check_range(stream)?;
+        match self.find(device, stream) {
+            Some(entry) => Ok(remove(device, commands, stream, entry)?),
+            None => Ok(()),
+        }
+    }
+
+    fn check_range(&self, stream: StreamId) -> Result<(), SmmuError> {
+        let bits = self.layout.bits;
+        if u64::from(stream.0) >> bits == 0 {
+            Ok(())
+        } else {
+            Err(SmmuError::StreamOutOfRange { stream, bits })
+        }
+    }
+
+    fn level1_descriptor(&self, stream: StreamId) -> Pa {
+        self.base.offset(u64::from(stream.0 >> SPLIT) * L1STD_BYTES)
+    }
+
+    /// Where the STE of `stream`, which is in range, stands; `None` where its level-2 table was never needed.
+    fn find<P: Memory, R>(&self, device: &Device<'_, P, R>, stream: StreamId) -> Option<Pa> {
+        match self.layout.format {
+            Format::Linear => Some(ste_in(self.base, stream.0)),
+            Format::TwoLevel => {
+                let descriptor = device.platform.words(self.level1_descriptor(stream), 1)[0].load();
+                let table = Pa(L1STD::L2PTR.read(descriptor) << L1STD::L2PTR.shift);
+                (L1STD::SPAN.read(descriptor) != 0).then(|| ste_in(table, stream.0 % (1 << SPLIT)))
+            }
+        }
+    }
+
+    /// Makes the level-2 table `stream` stands in, every STE of it with V=0, and gives back where the STE stands.
+    ///
+    /// The table is visible to the SMMU before the descriptor that leads to it. A level-1 descriptor can be cached
+    /// whatever it says, so CMD_CFGI_STE with Leaf=0 follows (§5.1.1).
+    fn link_level2<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        commands: &mut CommandQueue,
+        stream: StreamId,
+    ) -> Result<Pa, SmmuError> {
+        let block = device.alloc(STE_BYTES << SPLIT)?;
+        device.zero(&block);
+        let table = block.into_pa();
+        let descriptor = L1STD::SPAN::Stes64 + L1STD::L2PTR.val(table.0 >> L1STD::L2PTR.shift);
+        let at = self.level1_descriptor(stream);
+        device.platform.words(at, 1)[0].store(descriptor.value);
+        device.make_visible(at, L1STD_BYTES);
+        commands.execute(device, [Command::CfgiSte { stream, leaf: false }])?;
+        Ok(ste_in(table, stream.0 % (1 << SPLIT)))
+    }
+}
+
+fn ste_in(table: Pa, index: u32) -> Pa {
+    table.offset(u64::from(index) * STE_BYTES)
+}
+
+/// Only we write STEs: what stands there is what was last done.
+fn is_attached<P: Memory, R>(device: &Device<'_, P, R>, entry: Pa) -> bool {
+    let word = device.platform.words(entry, 1)[0].load();
+    STE0::V.is_set(word) && STE0::CONFIG.read(word) != STE0::CONFIG::Value::Abort as u64
+}
+
+/// The one place an STE becomes valid (§3.21.3.1): V=0 and the body, visible; CFGI, SYNC; then word 0 with V=1 by a
+/// single store, visible; CFGI, SYNC.
+///
+/// The SMMU may read the words of an STE in any order, so a copy with the new word 0 and an old body could otherwise
+/// be in its cache. The STE aborts while its body changes, whether the SMMU sees V=0 or the abort that was there.
+fn install<P: Platform, R: Registers>(
+    device: &Device<'_, P, R>,
+    commands: &mut CommandQueue,
+    stream: StreamId,
+    entry: Pa,
+    ste: &ViewSte,
+) -> Result<(), CommandError> {
+    let words = device.platform.words(entry, STE_WORDS);
+    words[0].store(0);
+    for (word, value) in words.iter().zip(ste.words()).skip(1) {
+        word.store(*value);
+    }
+    publish(device, commands, stream, entry)?;
+    words[0].store(ste.words()[0]);
+    publish(device, commands, stream, entry)
+}
+
+/// The one place an STE stops letting traffic through: one store, visible; CFGI, SYNC. With Config=abort every other
+/// field is ignored (§5.2), so the body may stay.
+fn remove<P: Platform, R: Registers>(
+    device: &Device<'_, P, R>,
+    commands: &mut CommandQueue,
+    stream: StreamId,
+    entry: Pa,
+) -> Result<(), CommandError> {
+    let abort = STE0::V::SET + STE0::CONFIG::Abort;
+    device.platform.words(entry, 1)[0].store(abort.value);
+    publish(device, commands, stream, entry)
+}
+
+/// Makes an STE visible as it stands, and makes the SMMU forget what it had of it.
+fn publish<P: Platform, R: Registers>(
+    device: &Device<'_, P, R>,
+    commands: &mut CommandQueue,
+    stream: StreamId,
+    entry: Pa,
+) -> Result<(), CommandError> {
+    device.make_visible(entry, STE_BYTES);
+    commands.execute(device, [Command::CfgiSte { stream, leaf: true }])
+}
