@@ -1,6 +1,10 @@
 //! Table frames: the trait through which the library takes memory, and a frame pool on `buddy_system_allocator`.
 
+mod pool;
+
 use core::fmt;
+
+pub use pool::{AddError, FramePool, PoolStats};
 
 use crate::addr::{PAGE_BYTES, Pa};
 

@@ -1,0 +1,26 @@
+//! Hands the image its linker script. The library needs nothing of this, on whatever target.
+
+use std::env;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=linker/image.ld");
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
+        return;
+    }
+    let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let args = [
+        format!("--script={root}/linker/image.ld"),
+        // Linked at 0 and relocated by its own entry code, wherever it was loaded; a relocation of the (read-only)
+        // text is an error.
+        "-pie".into(),
+        "--no-dynamic-linker".into(),
+        "-ztext".into(),
+        // EL2's own mapping protects what is constant after relocation; see linker/image.ld.
+        "-znorelro".into(),
+        "--orphan-handling=error".into(),
+    ];
+    for arg in args {
+        println!("cargo::rustc-link-arg-bin=strandline={arg}");
+    }
+}

@@ -1,0 +1,44 @@
+//! What EL2 says of the machine when it starts.
+
+use super::console::say;
+use super::cpu::CpuFeatures;
+use super::layout;
+use super::machine::{Interrupt, Machine, ModuleKind};
+
+const MIB: u64 = 1 << 20;
+
+/// Prints a few lines on what was found.
+pub fn print(machine: &Machine, cpu: &CpuFeatures) {
+    let image = layout::image();
+    let kib = (image.end - image.start) >> 10;
+    say!("strandline: at EL2, image at {:#x}, {kib} KiB with stacks and heap", image.start);
+    say!("strandline: CPU: {cpu}; 1 of {} in use", machine.cpus);
+    say!("strandline: RAM: {} MiB, {} MiB of it free", machine.ram_bytes() / MIB, free_mib(machine));
+    for smmu in &machine.smmus {
+        let coherent = if smmu.coherent { "coherent" } else { "not coherent" };
+        let (event, gerror) = (intid(smmu.event), intid(smmu.gerror));
+        say!(
+            "strandline: SMMUv3 at {}, {coherent}, INTID {event} (events), {gerror} (errors)",
+            smmu.region.start()
+        );
+    }
+    for host in &machine.pcie {
+        say!("strandline: PCIe at {}, buses {}-{}", host.ecam.start(), host.first_bus, host.last_bus);
+    }
+    for module in &machine.modules {
+        let kind = match module.kind {
+            ModuleKind::Kernel => "kernel",
+            ModuleKind::Ramdisk => "ramdisk",
+        };
+        say!("strandline: module: {kind} at {}: {}", module.region, module.bootargs);
+    }
+}
+
+fn free_mib(machine: &Machine) -> u64 {
+    machine.free.iter().map(|r| r.bytes()).sum::<u64>() / MIB
+}
+
+/// 0, which is no shared or private interrupt, where none is wired.
+fn intid(interrupt: Option<Interrupt>) -> u32 {
+    interrupt.map_or(0, |i| i.intid)
+}

@@ -1,0 +1,93 @@
+//! From the entry code to [`super::run`]: read the machine, map it, switch the MMU on, set up what EL2 drives.
+#![expect(unsafe_code, reason = "reads the device tree at the address the loader gives")]
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr::with_exposed_provenance;
+use core::slice;
+
+use super::console::{self, say};
+use super::cpu::CpuFeatures;
+use super::entry::CURRENT_EL2;
+use super::failure::Failure;
+use super::machine::{Conduit, Machine, Region, Tree, TreeError, Uart};
+use super::platform::Platform;
+use super::{banner, cache, heap, irq, layout, mmu, power, timer};
+
+/// A device tree is no larger than this by the arm64 boot protocol.
+const MAX_TREE_BYTES: u32 = 2 << 20;
+/// It lies at a multiple of this.
+const TREE_ALIGN: u64 = 8;
+/// Magic number and size: what must be read before anything is known.
+const TREE_PREFIX_BYTES: u64 = 8;
+const TREE_MAGIC: u32 = 0xd00d_feed;
+
+/// The one machine, filled in before the MMU is on: too early for anything that locks.
+struct Slot(UnsafeCell<MaybeUninit<Machine>>);
+
+// SAFETY: written by `boot` alone, before another CPU can run, and only read after that.
+unsafe impl Sync for Slot {}
+
+static MACHINE: Slot = Slot(UnsafeCell::new(MaybeUninit::uninit()));
+static PLATFORM: Platform = Platform::new();
+
+/// Called once by the entry code, on the boot stack, with the MMU off.
+pub extern "C" fn start(tree: u64, current_el: u64) -> ! {
+    match boot(tree, current_el).and_then(|(machine, cpu)| {
+        banner::print(machine, &cpu);
+        super::run(machine, &PLATFORM)
+    }) {
+        Ok(()) => say!("strandline: succeeded"),
+        Err(failure) => say!("strandline: failed: {failure}"),
+    }
+    power::off();
+}
+
+fn boot(tree_address: u64, current_el: u64) -> Result<(&'static Machine, CpuFeatures), Failure> {
+    let blob = find_tree(tree_address)?;
+    let tree = Tree::new(blob)?;
+    // Console and power first: whatever else is wrong can then be told.
+    let uart = Uart::read(tree)?;
+    console::init(&uart);
+    let psci = Conduit::read(tree)?;
+    power::init(psci);
+    if current_el != CURRENT_EL2 {
+        return Err(Failure::NotEl2);
+    }
+    let cpu = CpuFeatures::read();
+    let tree_region = Region::new(tree_address, blob.len() as u64);
+    let image = layout::image();
+    let regions = tree_region.zip(Region::between(image.start, image.end));
+    let (tree_region, image) = regions.ok_or(TreeError::Missing("addresses for tree and image"))?;
+    // SAFETY: this function runs once, so there is no other reference.
+    let machine = unsafe { &mut *MACHINE.0.get() }.write(Machine::read_basics(tree, uart, psci)?);
+    machine.read_lists(tree, tree_region, image)?;
+    mmu::enable(machine, &cpu)?;
+    heap::init();
+    if timer::frequency() == 0 {
+        return Err(Failure::NoTimerFrequency);
+    }
+    irq::init(machine, &cpu)?;
+    Ok((machine, cpu))
+}
+
+/// The device tree's bytes, as many as its header says.
+fn find_tree(address: u64) -> Result<&'static [u8], TreeError> {
+    if address == 0 || !address.is_multiple_of(TREE_ALIGN) {
+        return Err(TreeError::Missing("device tree at the address in x0"));
+    }
+    let bytes = |count: usize| {
+        // SAFETY: by the boot protocol x0 is the address of a device tree in RAM, which is nobody's to change; its
+        // header is there to be read, and then as much as that says.
+        unsafe { slice::from_raw_parts(with_exposed_provenance::<u8>(address as usize), count) }
+    };
+    // The loader may have written it through a cache, which is passed by as long as the MMU is off.
+    cache::clean_and_invalidate(address, address + TREE_PREFIX_BYTES);
+    let word = |offset: usize| bytes(offset + 4).last_chunk().map_or(0, |b| u32::from_be_bytes(*b));
+    let size = word(4);
+    if word(0) != TREE_MAGIC || size > MAX_TREE_BYTES {
+        return Err(TreeError::Missing("device tree at the address in x0"));
+    }
+    cache::clean_and_invalidate(address, address + u64::from(size).max(TREE_PREFIX_BYTES));
+    Ok(bytes(size as usize))
+}

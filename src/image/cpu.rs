@@ -1,0 +1,120 @@
+//! What the CPU can do, from its ID registers.
+#![expect(unsafe_code, reason = "ID registers without a type in aarch64-cpu")]
+
+use core::fmt;
+
+use aarch64_cpu::registers::{
+    ID_AA64DFR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, MIDR_EL1, MPIDR_EL1, Readable,
+};
+
+use super::sysreg::read_sysreg;
+
+/// The features of one CPU that EL2's decisions rest on. Field values are those of the ID registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuFeatures {
+    /// MIDR_EL1: implementer, part, revision.
+    pub midr: u64,
+    /// MPIDR_EL1's affinity fields.
+    pub affinity: u64,
+    /// ID_AA64MMFR1_EL1.HAFDBS: 1 access flag, 2 dirty state, 3 table access flag.
+    pub hafdbs: u8,
+    /// ID_AA64MMFR2_EL1.BBM: the break-before-make level, 0–2.
+    pub bbm: u8,
+    /// ID_AA64MMFR0_EL1.PARange, encoded as TCR.PS is.
+    pub pa_range: u8,
+    /// ID_AA64MMFR1_EL1.VMIDBits says 16.
+    pub vmid16: bool,
+    /// Stage 2 can use 4 KiB pages (ID_AA64MMFR0_EL1.TGran4_2, or TGran4 where that says so).
+    pub tgran4_2: bool,
+    /// FEAT_TTL: TLB invalidations may name a level.
+    pub ttl: bool,
+    /// FEAT_S2FWB: stage 2 can force write-back.
+    pub s2fwb: bool,
+    /// FEAT_FGT: there are fine-grained traps.
+    pub fgt: bool,
+    /// FEAT_HCX: there is HCRX_EL2.
+    pub hcx: bool,
+    /// There is a PMU by the architecture (ID_AA64DFR0_EL1.PMUVer).
+    pub pmu: bool,
+    /// FEAT_SVE.
+    pub sve: bool,
+    /// FEAT_SME.
+    pub sme: bool,
+}
+
+/// The affinity fields of MPIDR_EL1.
+const AFFINITY: u64 = 0xff_00ff_ffff;
+
+impl CpuFeatures {
+    /// Reads the ID registers of the CPU this runs on.
+    pub fn read() -> Self {
+        let (mmfr0, mmfr1) = (ID_AA64MMFR0_EL1.get(), ID_AA64MMFR1_EL1.get());
+        let (mmfr2, dfr0) = (ID_AA64MMFR2_EL1.get(), ID_AA64DFR0_EL1.get());
+        let pmu_version = field(dfr0, 8);
+        Self {
+            midr: MIDR_EL1.get(),
+            affinity: MPIDR_EL1.get() & AFFINITY,
+            hafdbs: field(mmfr1, 0),
+            bbm: field(mmfr2, 52),
+            pa_range: field(mmfr0, 0),
+            vmid16: field(mmfr1, 4) == 2,
+            tgran4_2: match field(mmfr0, 40) {
+                // 'As for stage 1', where 15 means not supported.
+                0 => field(mmfr0, 28) != 15,
+                tgran4_2 => tgran4_2 >= 2,
+            },
+            ttl: field(mmfr2, 48) != 0,
+            s2fwb: field(mmfr2, 40) != 0,
+            fgt: field(mmfr0, 56) != 0,
+            hcx: field(mmfr1, 40) != 0,
+            pmu: pmu_version != 0 && pmu_version != 15,
+            sve: field(read_sysreg!("id_aa64pfr0_el1"), 32) != 0,
+            sme: field(read_sysreg!("id_aa64pfr1_el1"), 24) != 0,
+        }
+    }
+
+    /// How many bits a physical address has.
+    pub fn pa_bits(&self) -> u32 {
+        match self.pa_range {
+            0 => 32,
+            1 => 36,
+            2 => 40,
+            3 => 42,
+            4 => 44,
+            5 => 48,
+            _ => 52,
+        }
+    }
+
+    /// TCR_EL2.PS for EL2's own tables: 48 bits at most, which is what a descriptor of the 4 KiB granule holds.
+    pub fn stage1_ps(&self) -> u64 {
+        const BITS_48: u8 = 5;
+        self.pa_range.min(BITS_48).into()
+    }
+}
+
+/// The four-bit field from `shift`.
+fn field(register: u64, shift: u32) -> u8 {
+    (register >> shift & 0xf) as u8
+}
+
+impl fmt::Display for CpuFeatures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dirty = match self.hafdbs {
+            0 => "no hardware dirty state",
+            1 => "no hardware dirty state (access flag only)",
+            _ => "hardware dirty state",
+        };
+        let vmid = if self.vmid16 { 16 } else { 8 };
+        let fwb = if self.s2fwb { ", S2FWB" } else { "" };
+        let ttl = if self.ttl { ", TTL" } else { "" };
+        write!(
+            f,
+            "MIDR {:#010x}, {dirty} (HAFDBS {}), BBM level {}, {}-bit addresses, {vmid}-bit VMIDs{ttl}{fwb}",
+            self.midr,
+            self.hafdbs,
+            self.bbm,
+            self.pa_bits(),
+        )
+    }
+}

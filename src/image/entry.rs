@@ -1,0 +1,41 @@
+//! The image's first instructions.
+#![expect(unsafe_code, reason = "the entry point, in assembly")]
+
+use core::arch::global_asm;
+
+use super::{boot, cache, mmu};
+
+/// The flags of the arm64 Image header: little endian, 4 KiB pages, may be loaded anywhere in RAM.
+const IMAGE_FLAGS: u64 = 0b01 << 1 | 1 << 3;
+/// Offset from a multiple of 2 MiB at which the image wants to be loaded.
+const IMAGE_TEXT_OFFSET: u64 = 0;
+
+/// All of PSTATE.{D,A,I,F}.
+const DAIF_ALL: u64 = 0b1111;
+/// CurrentEL at EL2.
+pub const CURRENT_EL2: u64 = 2 << 2;
+
+/// HCR_EL2 as long as no guest runs: the lower levels are AArch64 (RW, bit 31), interrupts and SErrors come to EL2
+/// (AMO 5, IMO 4, FMO 3), no VHE, no stage 2.
+const HCR_BOOT: u64 = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 3;
+
+/// A dynamic relocation (ELF64 `Elf64_Rela`) that adds the load address.
+const R_AARCH64_RELATIVE: u64 = 1027;
+const RELA_SIZE: usize = 24;
+const RELA_ADDEND: usize = 16;
+
+global_asm!(
+    include_str!("entry.S"),
+    TEXT_OFFSET = const IMAGE_TEXT_OFFSET,
+    FLAGS = const IMAGE_FLAGS,
+    DAIF_ALL = const DAIF_ALL,
+    CURRENT_EL2 = const CURRENT_EL2,
+    HCR_BOOT = const HCR_BOOT,
+    SCTLR_MMU_OFF = const mmu::SCTLR_RES1,
+    R_AARCH64_RELATIVE = const R_AARCH64_RELATIVE,
+    RELA_SIZE = const RELA_SIZE,
+    RELA_ADDEND = const RELA_ADDEND,
+    BSS_STEP = const 2 * size_of::<u64>(),
+    clean_and_invalidate = sym cache::clean_and_invalidate,
+    start = sym boot::start,
+);

@@ -1,0 +1,134 @@
+//! The machine: what of a device tree EL2 needs to know, checked once and then relied upon.
+//!
+//! Read before the MMU is on, so there is neither an allocator nor an atomic read-modify-write here: lists have a
+//! fixed capacity, and too many of something is an error that says so. A tree is input: nothing in it makes EL2
+//! panic.
+
+mod devices;
+mod error;
+mod memory;
+mod modules;
+mod pcie;
+mod region;
+mod tree;
+
+use arrayvec::ArrayVec;
+
+pub use devices::{Conduit, Gic, Interrupt, SmmuNode, Trigger, Uart};
+pub use error::TreeError;
+pub use memory::Reserved;
+pub use modules::{Module, ModuleKind};
+pub use pcie::{PcieHost, Window, WindowKind};
+pub use region::Region;
+pub use tree::Tree;
+
+/// Everything EL2 knows of the machine it runs on.
+#[derive(Debug)]
+pub struct Machine {
+    /// RAM in whole pages: sorted, disjoint, neighbours merged.
+    pub ram: ArrayVec<Region, { memory::MAX_RAM }>,
+    /// What is claimed: by the tree's reservations, by the tree itself, by EL2's image.
+    pub reserved: ArrayVec<Reserved, { memory::MAX_RESERVED }>,
+    /// RAM in whole pages that is neither reserved nor part of a module: sorted, disjoint.
+    pub free: ArrayVec<Region, { memory::MAX_FREE }>,
+    /// The console.
+    pub uart: Uart,
+    /// How PSCI is called.
+    pub psci: Conduit,
+    /// The interrupt controller.
+    pub gic: Gic,
+    /// The interrupt of EL2's physical timer.
+    pub timer: Interrupt,
+    /// The SMMUs; at least one.
+    pub smmus: ArrayVec<SmmuNode, { devices::MAX_SMMUS }>,
+    /// The PCIe hosts.
+    pub pcie: ArrayVec<PcieHost, { pcie::MAX_HOSTS }>,
+    /// How many CPUs the tree names.
+    pub cpus: usize,
+    /// What the boot loader has left for the VMs, sorted by address.
+    pub modules: ArrayVec<Module, { modules::MAX_MODULES }>,
+}
+
+impl Machine {
+    /// What fits into a register or two; the lists are empty as yet. For [`Machine::read_lists`] to go on.
+    ///
+    /// Two steps, so that the lists are filled where they stay: they are several KiB, and the stack below is small.
+    ///
+    /// # Errors
+    /// Something is missing, wrong or not supported.
+    pub fn read_basics(tree: Tree, uart: Uart, psci: Conduit) -> Result<Self, TreeError> {
+        let gic = Gic::read(tree)?;
+        Ok(Self {
+            ram: ArrayVec::new(),
+            reserved: ArrayVec::new(),
+            free: ArrayVec::new(),
+            uart,
+            psci,
+            timer: gic.read_el2_timer(tree)?,
+            gic,
+            smmus: ArrayVec::new(),
+            pcie: ArrayVec::new(),
+            cpus: count_cpus(tree)?,
+            modules: ArrayVec::new(),
+        })
+    }
+
+    /// The rest of `tree`, which lies at `tree_region`, for an EL2 that lies at `image`.
+    ///
+    /// # Errors
+    /// Something is missing, wrong, not supported, or collides with something else.
+    pub fn read_lists(&mut self, tree: Tree, tree_region: Region, image: Region) -> Result<(), TreeError> {
+        memory::read_ram(tree, &mut self.ram)?;
+        devices::read_smmus(tree, &self.gic, &mut self.smmus)?;
+        memory::read_reserved(tree, &mut self.reserved)?;
+        for (region, what) in [(tree_region, "device tree"), (image, "image of EL2")] {
+            if !self.ram.iter().any(|r| r.covers(region)) {
+                return Err(TreeError::OutsideRam(what, region));
+            }
+            memory::push(&mut self.reserved, "reservations", Reserved { region, what, no_map: false })?;
+        }
+        modules::read_modules(tree, &mut self.modules)?;
+        memory::check_modules(&self.ram, &self.reserved, &self.modules)?;
+        let taken = self.reserved.iter().map(|r| r.region).chain(self.modules.iter().map(|m| m.region));
+        memory::subtract(&self.ram, taken, &mut self.free)?;
+        pcie::read_hosts(tree, &self.smmus, &mut self.pcie)?;
+        self.check_devices()
+    }
+
+    /// The bytes of RAM.
+    pub fn ram_bytes(&self) -> u64 {
+        self.ram.iter().map(|r| r.bytes()).sum()
+    }
+
+    /// The registers EL2 accesses, each with a name.
+    pub fn devices(&self) -> impl Iterator<Item = (&'static str, Region)> + Clone + '_ {
+        let fixed = [("UART", self.uart.region), ("GIC distributor", self.gic.distributor)];
+        let redistributors = self.gic.redistributors.iter().map(|r| ("GIC redistributors", *r));
+        let smmus = self.smmus.iter().map(|s| ("SMMU", s.region));
+        let ecam = self.pcie.iter().map(|p| ("PCIe configuration space", p.ecam));
+        fixed.into_iter().chain(redistributors).chain(smmus).chain(ecam)
+    }
+
+    /// Registers are not RAM, and no two devices are one.
+    fn check_devices(&self) -> Result<(), TreeError> {
+        for (index, device) in self.devices().enumerate() {
+            let ram = self.ram.iter().map(|r| ("RAM", *r));
+            let others = ram.chain(self.devices().take(index));
+            for other in others {
+                if other.1.overlaps(device.1) {
+                    return Err(TreeError::Overlap { one: device, other });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count_cpus(tree: Tree) -> Result<usize, TreeError> {
+    let mut cpus = 0;
+    tree.each(&mut |place| {
+        cpus += usize::from(place.parent_name() == "cpus" && place.string("device_type") == Some("cpu"));
+        Ok(())
+    })?;
+    Ok(cpus)
+}

@@ -1,0 +1,327 @@
+//! Reading a flattened device tree: walking it, cells, and addresses as the CPU sees them.
+//!
+//! Built on `dtoolkit`, which validates the whole blob first: what it then hands out is structurally sound. What
+//! stands in the properties is not: sizes, addresses and references are claims, each checked here or by the caller.
+
+use arrayvec::ArrayVec;
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::standard::NodeStandard;
+use dtoolkit::{Node, Property};
+
+use super::{Region, TreeError};
+
+/// Nodes nested deeper are not looked at: no device that EL2 drives is described there.
+const MAX_DEPTH: usize = 16;
+
+/// A validated device tree. The blob stays where it is as long as the machine runs.
+#[derive(Clone, Copy)]
+pub struct Tree {
+    fdt: Fdt<'static>,
+}
+
+impl Tree {
+    /// Validates `blob`, whose length is the one its header gives.
+    ///
+    /// # Errors
+    /// The structure is broken.
+    pub fn new(blob: &'static [u8]) -> Result<Self, TreeError> {
+        Ok(Self { fdt: Fdt::new(blob)? })
+    }
+
+    /// The entries of the memory reservation block: address, size.
+    pub fn reservations(self) -> impl Iterator<Item = (u64, u64)> {
+        self.fdt.memory_reservations().map(|r| (r.address(), r.size()))
+    }
+
+    /// Calls `visit` with every node that is not disabled, parents first.
+    ///
+    /// # Errors
+    /// Those of `visit`; the walk ends there.
+    pub fn each(self, visit: &mut dyn FnMut(&Place) -> Result<(), TreeError>) -> Result<(), TreeError> {
+        let mut place = Place { node: self.fdt.root(), above: ArrayVec::new() };
+        descend(&mut place, visit)
+    }
+
+    /// Calls `visit` with every enabled node that is compatible with one of `names`.
+    ///
+    /// # Errors
+    /// Those of `visit`.
+    pub fn each_compatible(
+        self,
+        names: &[&str],
+        visit: &mut dyn FnMut(&Place) -> Result<(), TreeError>,
+    ) -> Result<(), TreeError> {
+        self.each(&mut |place| if place.compatible_with(names).is_some() { visit(place) } else { Ok(()) })
+    }
+
+    /// The first enabled node for which `wanted` holds.
+    ///
+    /// # Errors
+    /// Those of `wanted`.
+    pub fn find(
+        self,
+        wanted: &mut dyn FnMut(&Place) -> Result<bool, TreeError>,
+    ) -> Result<Option<Place>, TreeError> {
+        let mut found = None;
+        self.each(&mut |place| {
+            if found.is_none() && wanted(place)? {
+                found = Some(place.clone());
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The enabled node that `phandle` names.
+    ///
+    /// # Errors
+    /// A `phandle` property on the way is not one cell.
+    pub fn by_phandle(self, phandle: u32) -> Result<Option<Place>, TreeError> {
+        self.find(&mut |place| Ok(place.phandle()? == Some(phandle)))
+    }
+
+    /// The enabled node at `path`, each of whose components names a node with its unit address or without.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub fn by_path(self, path: &str) -> Result<Option<Place>, TreeError> {
+        self.find(&mut |place| Ok(place.is_at(path)))
+    }
+}
+
+fn descend(
+    place: &mut Place,
+    visit: &mut dyn FnMut(&Place) -> Result<(), TreeError>,
+) -> Result<(), TreeError> {
+    if !place.is_enabled() {
+        return Ok(());
+    }
+    visit(place)?;
+    let node = place.node;
+    if place.above.try_push(node).is_err() {
+        return Ok(());
+    }
+    for child in node.children() {
+        place.node = child;
+        descend(place, visit)?;
+    }
+    place.above.pop();
+    place.node = node;
+    Ok(())
+}
+
+/// A node, and the nodes it lies in, the root first.
+#[derive(Clone)]
+pub struct Place {
+    node: FdtNode<'static>,
+    above: ArrayVec<FdtNode<'static>, MAX_DEPTH>,
+}
+
+impl Place {
+    /// The node's name, with its unit address; `/` for the root.
+    pub fn name(&self) -> &'static str {
+        if self.above.is_empty() { "/" } else { self.node.name() }
+    }
+
+    /// The bytes of a property.
+    pub fn property(&self, name: &str) -> Option<&'static [u8]> {
+        property(&self.node, name)
+    }
+
+    /// A property that holds one string.
+    pub fn string(&self, name: &str) -> Option<&'static str> {
+        core::str::from_utf8(self.property(name)?.strip_suffix(b"\0")?).ok()
+    }
+
+    /// A property that holds one cell.
+    ///
+    /// # Errors
+    /// It is there and is not one cell.
+    pub fn cell(&self, name: &'static str) -> Result<Option<u32>, TreeError> {
+        let Some(value) = self.property(name) else { return Ok(None) };
+        let bytes = value.try_into().map_err(|_| self.wrong(name, "is not one cell"))?;
+        Ok(Some(u32::from_be_bytes(bytes)))
+    }
+
+    /// The node's phandle, where it has one.
+    ///
+    /// # Errors
+    /// It has one that is not one cell.
+    pub fn phandle(&self) -> Result<Option<u32>, TreeError> {
+        self.cell("phandle")
+    }
+
+    /// A property of this node or, where it has none of that name, of the nearest node around it.
+    pub fn inherited(&self, name: &str) -> Option<&'static [u8]> {
+        self.property(name).or_else(|| self.above.iter().rev().find_map(|node| property(node, name)))
+    }
+
+    /// The first of the node's compatible strings that is one of `names`.
+    pub fn compatible_with(&self, names: &[&str]) -> Option<&'static str> {
+        self.node.compatible()?.find(|c| names.contains(c))
+    }
+
+    /// The name of the node this one lies in; empty for the root and its children.
+    pub fn parent_name(&self) -> &'static str {
+        self.above.last().map_or("", |node| node.name())
+    }
+
+    /// How deep the node lies: 0 for the root, 1 for its children.
+    pub fn depth(&self) -> usize {
+        self.above.len()
+    }
+
+    /// An error about one of this node's properties.
+    pub fn wrong(&self, property: &'static str, problem: &'static str) -> TreeError {
+        TreeError::Property { node: self.name(), property, problem }
+    }
+
+    /// An error about this node as a whole.
+    pub fn unsupported(&self, what: &'static str) -> TreeError {
+        TreeError::Unsupported { node: self.name(), what }
+    }
+
+    /// How many entries the node's `reg` has.
+    ///
+    /// # Errors
+    /// It is absent, or not a whole number of entries.
+    pub fn reg_count(&self) -> Result<usize, TreeError> {
+        let (address, size) = self.reg_cells()?;
+        let reg = self.property("reg").ok_or_else(|| self.wrong("reg", "is missing"))?;
+        let entry = 4 * (address + size);
+        if reg.is_empty() || !reg.len().is_multiple_of(entry) {
+            return Err(self.wrong("reg", "is not a whole number of address and size pairs"));
+        }
+        Ok(reg.len() / entry)
+    }
+
+    /// Entry `index` of the node's `reg`, as the CPU addresses it.
+    ///
+    /// # Errors
+    /// There is no such entry, it is empty or wraps, or a bus on the way does not say how it is addressed.
+    pub fn reg(&self, index: usize) -> Result<Region, TreeError> {
+        if index >= self.reg_count()? {
+            return Err(self.wrong("reg", "has too few entries"));
+        }
+        let (address, size) = self.reg_cells()?;
+        let reg = self.property("reg").unwrap_or_default();
+        let mut cells = Cells(reg.get(4 * index * (address + size)..).unwrap_or_default());
+        let start = cells.take(address);
+        let bytes = cells.take(size);
+        let region = start.zip(bytes).and_then(|(start, bytes)| Region::new(start, bytes));
+        self.translate(region.ok_or_else(|| self.wrong("reg", "is empty, wraps or is too large"))?)
+    }
+
+    /// Whether entry `index` of the node's `reg` is there and says zero bytes.
+    pub fn reg_size_is_zero(&self, index: usize) -> bool {
+        let Ok((address, size)) = self.reg_cells() else { return false };
+        let reg = self.property("reg").unwrap_or_default();
+        let mut cells = Cells(reg.get(4 * index * (address + size)..).unwrap_or_default());
+        cells.take(address).and_then(|_| cells.take(size)) == Some(0)
+    }
+
+    /// `#address-cells` of the bus the node lies on, where that is sound.
+    pub fn parent_address_cells(&self) -> Option<usize> {
+        self.above.last()?.address_cells().ok()?.try_into().ok()
+    }
+
+    /// `#address-cells` and `#size-cells` of the bus the node lies on. A `/chosen` that gives none has the root's.
+    fn reg_cells(&self) -> Result<(usize, usize), TreeError> {
+        let Some(mut bus) = self.above.last() else { return Err(self.wrong("reg", "has no meaning here")) };
+        if bus.name() == "chosen" && property(bus, "#address-cells").is_none() {
+            bus = self.above.first().unwrap_or(bus);
+        }
+        let cells = (bus.address_cells(), bus.size_cells());
+        match cells {
+            (Ok(address @ 1..=2), Ok(size @ 1..=2)) => Ok((address as usize, size as usize)),
+            _ => Err(self.wrong("reg", "lies on a bus whose addresses or sizes are not one or two cells")),
+        }
+    }
+
+    /// Takes a region of the bus the node lies on up through all buses, to what the CPU sees.
+    fn translate(&self, mut region: Region) -> Result<Region, TreeError> {
+        for pair in self.above.windows(2).rev() {
+            let [parent, bus] = pair else { break };
+            if bus.name() == "chosen" || bus.name() == "reserved-memory" {
+                continue;
+            }
+            let ranges = property(bus, "ranges").ok_or_else(|| {
+                self.wrong("reg", "lies on a bus that is not mapped into the CPU's addresses")
+            })?;
+            if ranges.is_empty() {
+                continue;
+            }
+            region = translate_once(parent, bus, ranges, region)
+                .ok_or_else(|| self.wrong("reg", "is not covered by the ranges of its bus"))?;
+        }
+        Ok(region)
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.property("status").is_none_or(|status| matches!(status, b"okay\0" | b"ok\0"))
+    }
+
+    fn is_at(&self, path: &str) -> bool {
+        let mut components = path.split('/').filter(|c| !c.is_empty());
+        let nodes = self.above.iter().chain([&self.node]).skip(1);
+        for node in nodes {
+            let Some(wanted) = components.next() else { return false };
+            if node.name() != wanted && node.name_without_address() != wanted {
+                return false;
+            }
+        }
+        components.next().is_none()
+    }
+}
+
+/// One step of an address translation: through the non-empty `ranges` of `bus`, which lies in `parent`.
+fn translate_once(
+    parent: &FdtNode<'static>,
+    bus: &FdtNode<'static>,
+    ranges: &'static [u8],
+    region: Region,
+) -> Option<Region> {
+    let child_cells = bus.address_cells().ok()?.try_into().ok()?;
+    let parent_cells = parent.address_cells().ok()?.try_into().ok()?;
+    let size_cells = bus.size_cells().ok()?.try_into().ok()?;
+    let mut cells = Cells(ranges);
+    while !cells.is_empty() {
+        let child = cells.take(child_cells)?;
+        let parent = cells.take(parent_cells)?;
+        let window = Region::new(child, cells.take(size_cells)?);
+        if window.is_some_and(|w| w.covers(region)) {
+            return Region::new(parent.checked_add(region.start().0 - child)?, region.bytes());
+        }
+    }
+    None
+}
+
+fn property(node: &FdtNode<'static>, name: &str) -> Option<&'static [u8]> {
+    node.property(name)?.value_as::<&'static [u8]>().ok()
+}
+
+/// Big-endian 32-bit cells, read from the front.
+#[derive(Clone, Copy)]
+pub struct Cells(pub &'static [u8]);
+
+impl Cells {
+    /// Whether no byte is left.
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The number of `count` cells, one or two; `None` where they aren't there, or are more.
+    pub fn take(&mut self, count: usize) -> Option<u64> {
+        if !(1..=2).contains(&count) {
+            return None;
+        }
+        let (value, rest) = self.0.split_at_checked(4 * count)?;
+        self.0 = rest;
+        Some(value.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
+
+    /// One cell.
+    pub fn cell(&mut self) -> Option<u32> {
+        self.take(1).and_then(|value| value.try_into().ok())
+    }
+}

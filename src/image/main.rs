@@ -1,0 +1,82 @@
+//! Strandline's bootable image: it starts at EL2, finds out what machine it is on, and hosts guests whose writes, and
+//! whose devices' writes, it logs.
+//!
+//! For `target_os = "none"` this is the image. On a host the same binary is a small runner that boots the image under
+//! an emulator, so that `cargo run` does what one expects; its tests are those of the image's pure parts.
+#![cfg_attr(target_os = "none", no_std)]
+#![cfg_attr(target_os = "none", no_main)]
+
+#[cfg(all(target_os = "none", not(feature = "image")))]
+compile_error!("the image is built with --features image (a user of the library builds with --lib)");
+
+// Pure: what these do depends on their input alone, and is tested on the host.
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+#[cfg_attr(
+    target_os = "none",
+    expect(dead_code, unused_imports, reason = "for the VMs, which run() does not start yet")
+)]
+mod machine;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod mapping;
+
+// The machine itself.
+#[cfg(target_os = "none")]
+mod banner;
+#[cfg(target_os = "none")]
+mod boot;
+#[cfg(target_os = "none")]
+mod cache;
+#[cfg(target_os = "none")]
+mod console;
+#[cfg(target_os = "none")]
+mod cpu;
+#[cfg(target_os = "none")]
+mod entry;
+#[cfg(target_os = "none")]
+mod failure;
+#[cfg(target_os = "none")]
+mod heap;
+#[cfg(target_os = "none")]
+#[expect(dead_code, reason = "for the VMs, which run() does not start yet")]
+mod irq;
+#[cfg(target_os = "none")]
+mod layout;
+#[cfg(target_os = "none")]
+mod mmu;
+#[cfg(target_os = "none")]
+mod panic;
+#[cfg(target_os = "none")]
+#[expect(dead_code, reason = "for the VMs, which run() does not start yet")]
+mod platform;
+#[cfg(target_os = "none")]
+mod power;
+#[cfg(target_os = "none")]
+mod sysreg;
+#[cfg(target_os = "none")]
+#[expect(dead_code, reason = "for the VMs, which run() does not start yet")]
+mod timer;
+#[cfg(target_os = "none")]
+#[expect(dead_code, reason = "for the VMs, which run() does not start yet")]
+mod vcpu;
+#[cfg(target_os = "none")]
+mod vectors;
+
+#[cfg(not(target_os = "none"))]
+mod runner;
+
+/// Starts the VMs the boot loader has left modules for, runs them, and returns when the last has ended.
+///
+/// # Errors
+/// There is no VM, or one of them failed.
+#[cfg(target_os = "none")]
+fn run(
+    _machine: &'static machine::Machine,
+    _platform: &'static platform::Platform,
+) -> Result<(), failure::Failure> {
+    Err(failure::Failure::NoVm)
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() -> std::process::ExitCode {
+    runner::main()
+}
