@@ -5,6 +5,11 @@ use std::env;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=linker/image.ld");
+    println!("cargo::rerun-if-env-changed=STRANDLINE_SABOTAGE");
+    if let Ok(fault) = env::var("STRANDLINE_SABOTAGE") {
+        println!("cargo::warning=this build has the fault '{fault}' in it: for tests only");
+        println!("cargo::rustc-cfg=sabotage=\"{fault}\"");
+    }
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return;
     }

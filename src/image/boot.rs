@@ -12,7 +12,7 @@ use super::entry::CURRENT_EL2;
 use super::failure::Failure;
 use super::machine::{Conduit, Machine, Region, Tree, TreeError, Uart};
 use super::platform::Platform;
-use super::{banner, cache, heap, irq, layout, mmu, power, timer};
+use super::{banner, cache, guest, heap, irq, layout, mmu, power, timer};
 
 /// A device tree is no larger than this by the arm64 boot protocol.
 const MAX_TREE_BYTES: u32 = 2 << 20;
@@ -35,7 +35,7 @@ static PLATFORM: Platform = Platform::new();
 pub extern "C" fn start(tree: u64, current_el: u64) -> ! {
     match boot(tree, current_el).and_then(|(machine, cpu)| {
         banner::print(machine, &cpu);
-        super::run(machine, &PLATFORM)
+        guest::run_all(machine, &cpu, &PLATFORM)
     }) {
         Ok(()) => say!("strandline: succeeded"),
         Err(failure) => say!("strandline: failed: {failure}"),

@@ -1,5 +1,6 @@
 //! Why EL2 ends without having succeeded: what its last line says.
 
+use alloc::string::String;
 use core::fmt;
 
 use super::irq::IrqError;
@@ -21,6 +22,8 @@ pub enum Failure {
     NoTimerFrequency,
     /// The boot loader has left no guest.
     NoVm,
+    /// Something could not be set up, or a VM failed; says what.
+    Setup(String),
 }
 
 impl fmt::Display for Failure {
@@ -34,7 +37,8 @@ impl fmt::Display for Failure {
             Self::Map(error) => write!(f, "{error}"),
             Self::Irq(error) => write!(f, "{error}"),
             Self::NoTimerFrequency => f.write_str("firmware has not set the timer's frequency (CNTFRQ_EL0)"),
-            Self::NoVm => f.write_str("no VM"),
+            Self::NoVm => f.write_str("no boot module is a kernel (/chosen, \"multiboot,kernel\"): there is no VM to start"),
+            Self::Setup(why) => f.write_str(why),
         }
     }
 }

@@ -207,6 +207,11 @@ pub fn take_pending() -> Pending {
     }
 }
 
+/// Notes that the event queue of SMMU `index` is to be looked at again.
+pub fn note_events(index: usize) {
+    EVENTS.fetch_or(1_u8.checked_shl(index as u32).unwrap_or(0), Ordering::Relaxed);
+}
+
 /// Drops the note that the timer has expired: who slept on it is awake.
 pub fn forget_timer() {
     TIMER.store(false, Ordering::Relaxed);

@@ -9,7 +9,18 @@
 #[cfg(all(target_os = "none", not(feature = "image")))]
 compile_error!("the image is built with --features image (a user of the library builds with --lib)");
 
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+extern crate alloc;
+
 // Pure: what these do depends on their input alone, and is tested on the host.
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod args;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod guest_dt;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod guest_map;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod loader;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 #[cfg_attr(
     target_os = "none",
@@ -18,6 +29,16 @@ compile_error!("the image is built with --features image (a user of the library 
 mod machine;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod mapping;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod mmio;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod psci;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod ram;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod vpci;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod vuart;
 
 // The machine itself.
 #[cfg(target_os = "none")]
@@ -35,9 +56,10 @@ mod entry;
 #[cfg(target_os = "none")]
 mod failure;
 #[cfg(target_os = "none")]
+mod guest;
+#[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
-#[expect(dead_code, reason = "for the VMs, which run() does not start yet")]
 mod irq;
 #[cfg(target_os = "none")]
 mod layout;
@@ -46,35 +68,23 @@ mod mmu;
 #[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]
-#[expect(dead_code, reason = "for the VMs, which run() does not start yet")]
+mod pci;
+#[cfg(target_os = "none")]
+mod smmus;
 mod platform;
 #[cfg(target_os = "none")]
 mod power;
 #[cfg(target_os = "none")]
 mod sysreg;
 #[cfg(target_os = "none")]
-#[expect(dead_code, reason = "for the VMs, which run() does not start yet")]
 mod timer;
 #[cfg(target_os = "none")]
-#[expect(dead_code, reason = "for the VMs, which run() does not start yet")]
 mod vcpu;
 #[cfg(target_os = "none")]
 mod vectors;
 
 #[cfg(not(target_os = "none"))]
 mod runner;
-
-/// Starts the VMs the boot loader has left modules for, runs them, and returns when the last has ended.
-///
-/// # Errors
-/// There is no VM, or one of them failed.
-#[cfg(target_os = "none")]
-fn run(
-    _machine: &'static machine::Machine,
-    _platform: &'static platform::Platform,
-) -> Result<(), failure::Failure> {
-    Err(failure::Failure::NoVm)
-}
 
 #[cfg(not(target_os = "none"))]
 fn main() -> std::process::ExitCode {

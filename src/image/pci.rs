@@ -65,7 +65,7 @@ impl<'m> PciRoot<'m> {
             Some(PciWindow { cpu: window.cpu.start(), pci: window.pci, bytes: window.cpu.bytes() })
         };
         let windows = HostWindows::new(window(WindowKind::Mem32), window(WindowKind::Mem64));
-        Some(Self { host, ecam, windows, owners: Ownership::new() })
+        Some(Self { host, ecam, windows, owners: Ownership::default() })
     }
 
     /// The stream of a function.

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "physical memory, TLB maintenance")]
 
 use core::arch::asm;
-use core::ptr::with_exposed_provenance_mut;
+use core::ptr::{self, with_exposed_provenance_mut};
 use core::slice;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -78,9 +78,30 @@ impl Platform {
         unsafe { self.pool.add(with_exposed_provenance_mut(address), bytes) }.map_err(|_| TooManyRegions)
     }
 
-    /// The pool of table frames, for its statistics.
-    pub fn pool(&self) -> &FramePool {
-        &self.pool
+    /// Copies `bytes` to `pa`, RAM of a guest that has not started, and cleans it to the point of coherency: a guest
+    /// begins with its caches off.
+    ///
+    /// # Panics
+    /// The memory was not handed over: an error of EL2's own.
+    pub fn write_bytes(&self, pa: Pa, bytes: &[u8]) {
+        assert!(self.owns(pa.0, bytes.len() as u64), "EL2 may not write {} bytes at {pa}", bytes.len());
+        let to = with_exposed_provenance_mut::<u8>(pa.0 as usize);
+        // SAFETY: by `hand_over` the memory is mapped RAM without Rust objects in it, so it does not overlap `bytes`;
+        // the guest whose it is has not started, so nobody else accesses it.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        cache::clean(pa.0, bytes.len() as u64);
+    }
+
+    /// As [`Platform::write_bytes`], with `count` zeros.
+    ///
+    /// # Panics
+    /// As [`Platform::write_bytes`].
+    pub fn write_zeros(&self, pa: Pa, count: u64) {
+        assert!(self.owns(pa.0, count), "EL2 may not write {count} bytes at {pa}");
+        let to = with_exposed_provenance_mut::<u8>(pa.0 as usize);
+        // SAFETY: as in `write_bytes`.
+        unsafe { ptr::write_bytes(to, 0, count as usize) };
+        cache::clean(pa.0, count);
     }
 
     fn owns(&self, start: u64, bytes: u64) -> bool {
@@ -203,7 +224,7 @@ impl Cpu for Platform {
 }
 
 /// VTTBR_EL2: VMID in bits 63:48, address of the root table in 47:1 (Arm ARM, VTTBR_EL2).
-fn vttbr_word(vttbr: Vttbr) -> u64 {
+pub fn vttbr_word(vttbr: Vttbr) -> u64 {
     const VMID_SHIFT: u32 = 48;
     u64::from(vttbr.vmid.0) << VMID_SHIFT | vttbr.root.0
 }

@@ -32,6 +32,11 @@ fn to_us(count: u64, frequency: u64) -> u64 {
     count / frequency * US_PER_S + count % frequency * US_PER_S / frequency
 }
 
+/// What the counter will be in `us` microseconds.
+pub fn after_us(us: u64) -> u64 {
+    counter().saturating_add(us.saturating_mul(frequency()) / US_PER_S)
+}
+
 /// Sleeps until the counter has reached `deadline` or one of EL2's interrupts has come, noted for
 /// [`irq::take_pending`]; it may have been noted before. The timer's own note is not left behind.
 pub fn sleep_until(deadline: u64) {

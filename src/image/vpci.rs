@@ -19,10 +19,10 @@ mod ownership;
 mod virtual_pci;
 mod window;
 
-pub use assign::{AssignError, AssignedFunction, BarMapping, assign};
-pub use bdf::{Bdf, Group, group_of};
+pub use assign::{AssignedFunction, BarMapping, assign};
+pub use bdf::Bdf;
 pub use config::ConfigSpace;
-pub use function::{Reset, quiesce, silence_bus};
-pub use ownership::{Ownership, OwnershipError};
+pub use function::{quiesce, silence_bus};
+pub use ownership::Ownership;
 pub use virtual_pci::VirtualPci;
 pub use window::{HostWindows, PciWindow, Window};

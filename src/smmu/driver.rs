@@ -3,7 +3,7 @@
 use spin::Mutex;
 
 use crate::addr::{StreamId, Vmid};
-use crate::hw::{DmaTlb, DmaTlbError, Platform, Scope};
+use crate::hw::{CommandCounts, DmaTlb, DmaTlbError, Platform, Scope};
 
 use super::bring_up::{self, Sizes};
 use super::command_queue::CommandQueue;
@@ -208,5 +208,10 @@ impl<P: Platform, R: Registers> DmaTlb for Smmu<'_, P, R> {
 
     fn invalidate(&self, vmid: Vmid, scope: Scope) -> Result<(), DmaTlbError> {
         Ok(self.execute(Invalidation::new(vmid, scope, self.features.range_invalidation))?)
+    }
+
+    fn commands(&self) -> CommandCounts {
+        let Statistics { commands, tlbi_vmall, tlbi_ipa, syncs, .. } = self.statistics();
+        CommandCounts { all: commands, tlbi_vmall, tlbi_ipa, syncs }
     }
 }

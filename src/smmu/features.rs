@@ -40,6 +40,27 @@ pub enum Bbml {
     Level2,
 }
 
+impl fmt::Display for Httu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::AccessFlag => "access flag",
+            Self::Dirty => "dirty state",
+            Self::TableAccessFlag => "dirty state and table access flag",
+        })
+    }
+}
+
+impl fmt::Display for Bbml {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Level0 => "level 0",
+            Self::Level1 => "level 1",
+            Self::Level2 => "level 2",
+        })
+    }
+}
+
 /// What firmware, the device tree or a board says an SMMU does not do, whatever its ID registers claim.
 ///
 /// An ability can be lowered so, never raised. The default lowers nothing.

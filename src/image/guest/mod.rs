@@ -2,7 +2,6 @@
 
 mod create;
 mod plan;
-mod psci;
 mod run;
 
 use alloc::vec::Vec;

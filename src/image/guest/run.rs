@@ -13,7 +13,7 @@ use strandline::hypercall;
 use strandline::smmu::{Access, FaultEvent};
 use strandline_abi::{Call, FaultRecord};
 
-use super::psci::{self, Answer};
+use crate::psci::{self, Answer};
 use super::{Guest, Host};
 use crate::console::say;
 use crate::guest_map;
