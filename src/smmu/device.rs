@@ -28,7 +28,7 @@ pub struct Statistics {
     pub cfgi: u64,
     /// Event records read.
     pub events: u64,
-    /// Times the Event queue overflowed; each time one or more records were lost.
+    /// Times records were lost, one or more each time: the Event queue overflowed, or a write to it aborted.
     pub events_lost: u64,
     /// Global errors, command errors among them, that were acknowledged.
     pub errors: u64,

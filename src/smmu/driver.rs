@@ -182,7 +182,10 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// a command: that core does it, and returns the error. Call it from the global-error interrupt, or now and then.
     pub fn handle_gerror(&self) -> GlobalErrorReport {
         let active = GlobalErrors::from_bits_retain(self.device.active_errors());
-        self.device.acknowledge((active - GlobalErrors::COMMAND_QUEUE).bits());
+        let others = self.device.acknowledge((active - GlobalErrors::COMMAND_QUEUE).bits());
+        if GlobalErrors::from_bits_retain(others).contains(GlobalErrors::EVENT_QUEUE_ABORT) {
+            self.device.counters.events_lost.add(1);
+        }
         let command = self.commands.try_lock().and_then(|mut commands| commands.repair(&self.device));
         GlobalErrorReport { errors: active, command }
     }

@@ -126,7 +126,7 @@ pub struct FaultEvent {
     /// What happened.
     pub kind: FaultKind,
     /// The address the device gave; for a stream of stage 2 alone that is the IPA, to the byte. Zero where the kind
-    /// has none. Where several events were merged into one record, bits [11:0] are those of one of them.
+    /// has none. Where several events were merged into one record, the low 12 bits are those of one of them.
     pub address: u64,
     /// The page of the IPA that stage 2 was asked for, where stage 2 faulted.
     pub ipa: Option<Ipa>,

@@ -71,6 +71,8 @@ struct State {
     pace: u32,
     /// Opcode refused, error code, how often.
     refuse: Option<(u64, u64, u32)>,
+    /// Every poll of EVENTQ_PROD finds that records were lost.
+    always_overflows: bool,
     /// Commands consumed.
     consumed: Vec<[u64; 2]>,
 }
@@ -109,8 +111,11 @@ impl<'m> FakeSmmu<'m> {
         self.with(Register32::Idr0, 0x0d44_100b)
     }
 
+    /// Sets a register; a handshake it is part of takes its time.
     pub(super) fn set(&self, register: Register32, value: u32) {
-        self.state.borrow_mut().registers.insert(register.offset(), value.into());
+        let state = &mut *self.state.borrow_mut();
+        state.registers.insert(register.offset(), value.into());
+        state.polls_left = state.late;
     }
 
     pub(super) fn get(&self, register: Register32) -> u32 {
@@ -120,6 +125,11 @@ impl<'m> FakeSmmu<'m> {
     /// Stops answering anything, or starts again.
     pub(super) fn set_dead(&self, dead: bool) {
         self.state.borrow_mut().dead = dead;
+    }
+
+    /// From now on, every poll of the Event queue finds that records were lost.
+    pub(super) fn overflow_for_ever(&self) {
+        self.state.borrow_mut().always_overflows = true;
     }
 
     /// Consumes all commands that are there, as an SMMU does that answers again.
@@ -309,6 +319,11 @@ impl Registers for FakeSmmu<'_> {
                 *state.registers.entry(Register32::Gbpa.offset()).or_default() &= !0x8000_0000;
             }
             Register32::CmdqCons => state.consume(self.memory),
+            Register32::EventqProd if state.always_overflows => {
+                let flag = !state.get(Register32::EventqCons.offset()) & 0x8000_0000;
+                let prod = state.registers.entry(Register32::EventqProd.offset()).or_default();
+                *prod = *prod & 0x7fff_ffff | flag;
+            }
             _ => {}
         }
         state.get(register.offset()) as u32

@@ -148,3 +148,12 @@ fn device_that_never_stops_faulting_does_not_keep_the_driver() {
     let drained = smmu.drain_events(|_| hardware.raise_event(WRITE));
     assert_eq!(drained, Drained { records: 4, overflowed: false, more: true });
 }
+
+#[test]
+fn smmu_that_overflows_at_every_poll_does_not_keep_the_driver() {
+    let memory = Fake::new(8);
+    let hardware = FakeSmmu::new(&memory);
+    let smmu = up(&memory, &hardware);
+    hardware.overflow_for_ever();
+    assert_eq!(drain(&smmu), (vec![], Drained { records: 0, overflowed: true, more: true }));
+}
