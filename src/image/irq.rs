@@ -43,13 +43,6 @@ pub struct Pending {
     pub timer: bool,
 }
 
-impl Pending {
-    /// Whether nothing is pending.
-    pub fn is_empty(self) -> bool {
-        self == Self::default()
-    }
-}
-
 /// Why the interrupt controller could not be set up.
 #[derive(Clone, Copy, Debug)]
 pub enum IrqError {

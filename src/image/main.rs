@@ -5,6 +5,10 @@
 //! an emulator, so that `cargo run` does what one expects; its tests are those of the image's pure parts.
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
+#![cfg_attr(
+    all(test, feature = "image", not(target_os = "none")),
+    expect(dead_code, unused_imports, reason = "on a host the tests alone use the pure parts")
+)]
 
 #[cfg(all(target_os = "none", not(feature = "image")))]
 compile_error!("the image is built with --features image (a user of the library builds with --lib)");
@@ -22,10 +26,6 @@ mod guest_map;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod loader;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
-#[cfg_attr(
-    target_os = "none",
-    expect(dead_code, unused_imports, reason = "for the VMs, which run() does not start yet")
-)]
 mod machine;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod mapping;
@@ -70,10 +70,11 @@ mod panic;
 #[cfg(target_os = "none")]
 mod pci;
 #[cfg(target_os = "none")]
-mod smmus;
 mod platform;
 #[cfg(target_os = "none")]
 mod power;
+#[cfg(target_os = "none")]
+mod smmus;
 #[cfg(target_os = "none")]
 mod sysreg;
 #[cfg(target_os = "none")]

@@ -1,4 +1,4 @@
-//! The machine's PCIe host as EL2 uses it: its configuration space, its windows, and who owns what.
+//! The machine's PCIe host as EL2 uses it: its configuration space, and its windows.
 #![expect(unsafe_code, reason = "accesses to the configuration space")]
 
 use alloc::format;
@@ -7,7 +7,7 @@ use core::ptr::{read_volatile, with_exposed_provenance_mut, write_volatile};
 
 use super::machine::{Machine, PcieHost, WindowKind};
 use super::smmus::Stream;
-use super::vpci::{Bdf, ConfigSpace, HostWindows, Ownership, PciWindow, silence_bus};
+use super::vpci::{Bdf, ConfigSpace, HostWindows, PciWindow, silence_bus};
 
 /// The configuration space of one host (PCI Express, ECAM): 4 KiB a function.
 #[derive(Clone, Copy)]
@@ -49,8 +49,6 @@ pub struct PciRoot<'m> {
     pub ecam: Ecam,
     /// Where BARs can go.
     pub windows: HostWindows,
-    /// Which VM owns which isolation group.
-    pub owners: Ownership,
 }
 
 impl<'m> PciRoot<'m> {
@@ -65,7 +63,7 @@ impl<'m> PciRoot<'m> {
             Some(PciWindow { cpu: window.cpu.start(), pci: window.pci, bytes: window.cpu.bytes() })
         };
         let windows = HostWindows::new(window(WindowKind::Mem32), window(WindowKind::Mem64));
-        Some(Self { host, ecam, windows, owners: Ownership::default() })
+        Some(Self { host, ecam, windows })
     }
 
     /// The stream of a function.
@@ -73,7 +71,8 @@ impl<'m> PciRoot<'m> {
     /// # Errors
     /// No SMMU stands in front of it: it is never given to a VM.
     pub fn stream_of(&self, bdf: Bdf) -> Result<Stream, String> {
-        let lack = || format!("device {bdf}: no SMMU stands in front of it (iommu-map): its DMA can't be confined");
+        let lack =
+            || format!("device {bdf}: no SMMU stands in front of it (iommu-map): its DMA can't be confined");
         self.host.stream_of(bdf.requester_id()).ok_or_else(lack)
     }
 }

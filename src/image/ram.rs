@@ -21,7 +21,7 @@ pub struct TooLittleRam {
     pub needed: u64,
     /// Alignment that was asked for.
     pub align: u64,
-    /// Bytes of the largest piece with that alignment.
+    /// Bytes of the largest piece there is, wherever it begins.
     pub largest: u64,
 }
 
@@ -29,8 +29,8 @@ impl fmt::Display for TooLittleRam {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "too little memory: {} MiB of RAM in one piece are needed (at a multiple of {} MiB), the largest free \
-             piece has {} MiB",
+            "too little memory: its {} MiB of RAM have to lie in one piece at a multiple of {} MiB, the largest free \
+             piece has {} MiB: ask for less (memory=), or give the machine more",
             self.needed >> 20,
             self.align >> 20,
             self.largest >> 20
@@ -50,7 +50,8 @@ impl FreeRam {
     /// There is none; nothing is taken.
     pub fn take(&mut self, bytes: u64, align: u64) -> Result<Region, TooLittleRam> {
         let found = (0..self.pieces.len()).rev().find_map(|i| Some((i, fit(self.pieces[i], bytes, align)?)));
-        let lack = TooLittleRam { needed: bytes, align, largest: self.largest(align) };
+        let largest = self.pieces.iter().map(|p| p.bytes()).max().unwrap_or(0);
+        let lack = TooLittleRam { needed: bytes, align, largest };
         let (index, taken) = found.ok_or(lack)?;
         let piece = self.pieces[index];
         let rest = [
@@ -65,15 +66,6 @@ impl FreeRam {
             self.pieces.insert(index + i, part);
         }
         Ok(taken)
-    }
-
-    /// The bytes of the largest piece that begins at a multiple of `align`.
-    fn largest(&self, align: u64) -> u64 {
-        let aligned = |piece: &Region| {
-            let start = piece.start().0.checked_next_multiple_of(align)?;
-            Some(piece.end().0.saturating_sub(start))
-        };
-        self.pieces.iter().filter_map(aligned).max().unwrap_or(0)
     }
 
     /// What is left.
@@ -111,7 +103,7 @@ mod tests {
     fn what_is_not_there_is_refused_with_how_much_there_is() {
         let mut free = FreeRam::new(&[region(M, 17 * M)]);
         let lack = free.take(16 * M, 8 * M).unwrap_err();
-        assert_eq!(lack, TooLittleRam { needed: 16 * M, align: 8 * M, largest: 10 * M });
+        assert_eq!(lack, TooLittleRam { needed: 16 * M, align: 8 * M, largest: 17 * M });
         assert_eq!(free.rest().count(), 1);
     }
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ptr::with_exposed_provenance;
 
 use strandline::addr::StreamId;
-use strandline::smmu::{Bbml, FaultEvent, Limits, Mmio, Options, Smmu};
+use strandline::smmu::{Bbml, FaultEvent, GlobalErrors, Limits, Mmio, Options, Smmu};
 
 use super::console::say;
 use super::irq::{self, Pending};
@@ -65,7 +65,10 @@ fn start(node: &SmmuNode, platform: &'static Platform) -> Result<RealSmmu, Strin
     let options = Options { limits, ..Options::default() };
     let smmu = Smmu::new(platform, registers, &options).map_err(|error| format!("{error}"))?;
     if smmu.features().bbml != Bbml::Level2 {
-        return Err(format!("break-before-make {}: only level 2 (IDR3.BBML) is supported yet", smmu.features().bbml));
+        return Err(format!(
+            "break-before-make {}: only level 2 (IDR3.BBML) is supported yet",
+            smmu.features().bbml
+        ));
     }
     Ok(smmu)
 }
@@ -115,6 +118,9 @@ impl Inbox {
             if gerrors >> index & 1 == 1 {
                 let report = smmu.handle_gerror();
                 say!("strandline: SMMU {index}: global error {:?}", report.errors);
+                if report.errors.contains(GlobalErrors::EVENT_QUEUE_ABORT) {
+                    sink.lost();
+                }
             }
             if events >> index & 1 == 1 {
                 self.drain(index, smmu, sink);

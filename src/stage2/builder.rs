@@ -5,7 +5,7 @@ use crate::frames::{FrameReserve, Frames};
 use crate::hw::{Cpu, Memory};
 use crate::stage2::Rights;
 use crate::stage2::descriptor::{self, Leaf, LeafState, entry_bytes};
-use crate::stage2::tree::ENTRIES;
+use crate::stage2::tree::{Contents, ENTRIES};
 
 /// What an entry of a new table shall be.
 pub(crate) enum Plan {
@@ -107,6 +107,15 @@ pub(crate) fn count(layout: &impl Layout, level: u8, base: Ipa) -> usize {
     1 + below.map(|at| count(layout, level + 1, at)).sum::<usize>()
 }
 
+/// A sub-tree that nothing points at yet.
+#[derive(Clone, Copy)]
+pub(crate) struct Built {
+    /// Its root table.
+    pub table: Pa,
+    /// What it is made of.
+    pub contents: Contents,
+}
+
 /// Builds the table at `level` that translates from `base`, and all tables below it, out of `reserve`, which holds
 /// at least as many frames as [`count`] says; `None` where it does not. Where `clean` is set the tables are cleaned
 /// to the point of coherency. Nothing points at the result; a barrier is due before something does.
@@ -117,18 +126,27 @@ pub(crate) fn build<P: Memory + Frames + Cpu>(
     base: Ipa,
     reserve: &mut FrameReserve,
     clean: bool,
-) -> Option<Pa> {
+) -> Option<Built> {
     let table = platform.take(reserve)?.into_pa();
+    let mut contents = Contents { tables: 1, ..Contents::default() };
     if level == 3 {
-        fill_pages(platform, layout, base, table);
+        contents.leaves.pages_4k = fill_pages(platform, layout, base, table);
         // A window for interrupts after each level-3 table: building may take long, and nothing depends on it yet.
         platform.relax();
     } else {
         let mut words = [0; ENTRIES];
         for (word, at) in words.iter_mut().zip(entries(level, base)) {
             *word = match layout.plan(level, at) {
-                Plan::Word(word) => word,
-                Plan::Table => descriptor::table(build(platform, layout, level + 1, at, reserve, clean)?),
+                Plan::Word(word) => {
+                    *contents.leaves.at(level) += word & descriptor::VALID;
+                    word
+                }
+                Plan::Table => {
+                    let below = build(platform, layout, level + 1, at, reserve, clean)?;
+                    contents.tables += below.contents.tables;
+                    contents.leaves.add(below.contents.leaves);
+                    descriptor::table(below.table)
+                }
             };
         }
         platform.fill(table, ENTRIES, |i| words[i]);
@@ -136,18 +154,23 @@ pub(crate) fn build<P: Memory + Frames + Cpu>(
     if clean {
         platform.clean_to_poc(table, PAGE_BYTES);
     }
-    Some(table)
+    Some(Built { table, contents })
 }
 
-fn fill_pages(memory: &impl Memory, layout: &impl Layout, base: Ipa, table: Pa) {
+/// Fills a level-3 table; says how many pages it maps.
+fn fill_pages(memory: &impl Memory, layout: &impl Layout, base: Ipa, table: Pa) -> u64 {
     if let Some(first) = layout.regular_pages(base) {
         memory.fill(table, ENTRIES, |i| first + i as u64 * PAGE_BYTES);
-    } else {
-        memory.fill(table, ENTRIES, |i| match layout.plan(3, base.offset(i as u64 * PAGE_BYTES)) {
-            Plan::Word(word) => word,
-            Plan::Table => 0,
-        });
+        return ENTRIES as u64;
     }
+    let mut words = [0; ENTRIES];
+    for (word, at) in words.iter_mut().zip(entries(3, base)) {
+        if let Plan::Word(page) = layout.plan(3, at) {
+            *word = page;
+        }
+    }
+    memory.fill(table, ENTRIES, |i| words[i]);
+    words.iter().map(|word| word & descriptor::VALID).sum()
 }
 
 /// The first addresses of the entries of a table at `level` from `base`.

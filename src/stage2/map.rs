@@ -5,9 +5,9 @@ use core::fmt;
 use crate::addr::{Ipa, IpaRange, Pa, PageSize};
 use crate::frames::{FrameReserve, Frames, OutOfFrames};
 use crate::hw::{Barrier, Cpu, Memory, Word};
-use crate::stage2::builder::{self, Layout, MapLayout, Plan};
+use crate::stage2::builder::{self, Built, Layout, MapLayout, Plan};
 use crate::stage2::descriptor::{self, Entry, LeafState};
-use crate::stage2::tree::{Slot, Tree};
+use crate::stage2::tree::{Contents, LeafCounts, Slot, Tree, leaves_below};
 use crate::stage2::{Retired, Rights};
 
 /// A mapping to be made: `range` translates to as many bytes from `pa`.
@@ -120,41 +120,20 @@ impl Tree {
         reserve: &mut FrameReserve,
         clean: bool,
     ) {
-        let word = match plan_at(layout, slot) {
-            Plan::Word(word) => word,
+        let (word, contents) = match plan_at(layout, slot) {
+            Plan::Word(word) => (word, Contents { tables: 0, leaves: LeafCounts::one(slot.level) }),
             Plan::Table => {
-                let before = reserve.left();
-                let Some(table) = builder::build(platform, layout, slot.level + 1, slot.base, reserve, clean)
-                else {
-                    return;
-                };
-                self.tables += (before - reserve.left()) as u64;
+                let built = builder::build(platform, layout, slot.level + 1, slot.base, reserve, clean);
+                let Some(Built { table, contents }) = built else { return };
                 platform.barrier(Barrier::DsbSt);
-                descriptor::table(table)
+                (descriptor::table(table), contents)
             }
         };
         slot.word(platform).store(word);
         if clean {
             platform.clean_to_poc(slot.pa, 8);
         }
-        self.count_leaves(platform, slot, 1);
-    }
-
-    /// Adds (`sign` 1) or subtracts (`sign` -1) the leaves at and below `slot`.
-    pub(crate) fn count_leaves(&mut self, memory: &impl Memory, slot: Slot, sign: i64) {
-        match slot.entry(memory) {
-            Entry::Absent => {}
-            Entry::Leaf(leaf) => {
-                let count = self.leaves.at(leaf.level);
-                *count = count.saturating_add_signed(sign);
-            }
-            Entry::Table(table) => {
-                let step = descriptor::entry_bytes(slot.level + 1);
-                for i in 0..512 {
-                    self.count_leaves(memory, slot.below(table, slot.base.offset(i * step)), sign);
-                }
-            }
-        }
+        self.gained(contents);
     }
 
     /// Checks that [`Tree::unmap`] can remove `range`.
@@ -189,7 +168,7 @@ impl Tree {
         let mut at = range.start();
         while at < range.end() {
             let slot = self.widest_within(platform, range, at, retired.room() > 0);
-            self.count_leaves(platform, slot, -1);
+            self.lost(leaves_below(platform, slot));
             let entry = Entry::at(slot.level, slot.word(platform).fetch_and(0));
             if clean {
                 platform.clean_to_poc(slot.pa, 8);

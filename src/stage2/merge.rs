@@ -4,7 +4,7 @@ use crate::addr::{Ipa, IpaRange, Pa};
 use crate::frames::Frames;
 use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::descriptor::{self, Entry, Leaf, S2AP_WRITE, entry_bytes};
-use crate::stage2::tree::{ENTRIES, Slot, Tree};
+use crate::stage2::tree::{Contents, ENTRIES, LeafCounts, Slot, Tree};
 use crate::stage2::view::{BATCH, Batch, Swap, View, ViewError, Walker};
 use crate::stage2::{Retired, Rights};
 
@@ -14,19 +14,23 @@ pub struct Merge {
     range: IpaRange,
     at: Ipa,
     blocks: u64,
+    /// Tables looked through in this step.
+    looked: u64,
     /// Up to where, at each level, the table below is known not to form a block: it is looked through once.
     refused: [Ipa; 3],
 }
 
-/// Entries looked at in one step at the most.
-const STEP_ENTRIES: usize = 16 * 1024;
+/// Leaves looked at one by one in one step at the most.
+const STEP_LEAVES: usize = 16 * 1024;
+/// Tables looked through in one step, after which it ends.
+const STEP_TABLES: u64 = 512;
 
 impl Merge {
     /// A merge of whatever lies, in whole or in part, in `range`. The structure of the tree must not change
     /// otherwise until it has ended.
     #[must_use]
     pub const fn new(range: IpaRange) -> Self {
-        Self { range, at: range.start(), blocks: 0, refused: [Ipa(0); 3] }
+        Self { range, at: range.start(), blocks: 0, looked: 0, refused: [Ipa(0); 3] }
     }
 
     /// Blocks made so far.
@@ -52,8 +56,12 @@ impl Merge {
     {
         let (mut batch, from) = (Batch::new(), self.at);
         let room = retired.room().min(BATCH);
-        for _ in 0..STEP_ENTRIES {
-            if self.at >= self.range.end() || (room > 0 && batch.swaps().len() == room) {
+        self.looked = 0;
+        for _ in 0..STEP_LEAVES {
+            if self.at >= self.range.end()
+                || self.looked >= STEP_TABLES
+                || (room > 0 && batch.swaps().len() == room)
+            {
                 break;
             }
             let slot = match self.find(&view.tree, platform, room > 0) {
@@ -69,7 +77,6 @@ impl Merge {
                 }
                 Found::Nothing(slot) => slot,
             };
-            platform.relax();
             let Some(entry) = slot.range() else { break };
             self.at = entry.end();
         }
@@ -78,21 +85,24 @@ impl Merge {
     }
 
     /// The largest piece at the cursor that can become a block, or else the leaf there.
-    fn find(&mut self, tree: &Tree, memory: &impl Memory, merge: bool) -> Found {
+    fn find(&mut self, tree: &Tree, platform: &(impl Memory + Cpu), merge: bool) -> Found {
         let mut slot = tree.root_slot(self.at);
         loop {
-            let table = match slot.entry(memory) {
+            let table = match slot.entry(platform) {
                 Entry::Absent => return Found::Nothing(slot),
                 Entry::Leaf(leaf) => return Found::Leaf(slot, leaf),
                 Entry::Table(table) => table,
             };
-            let refused = &mut self.refused[usize::from(slot.level)];
-            if merge && slot.level > 0 && self.at >= *refused {
-                if let Some((pa, rights)) = uniform(memory, table, slot.level + 1) {
-                    let new = descriptor::leaf(slot.level, pa, rights);
-                    return Found::Block(Swap { slot, old: descriptor::table(table), new });
+            let level = slot.level;
+            if merge && level > 0 && self.at >= self.refused[usize::from(level)] {
+                let mut contents = Contents::default();
+                let block = uniform(platform, table, level + 1, &mut contents);
+                self.looked += contents.tables;
+                if let Some((pa, rights)) = block {
+                    let new = descriptor::leaf(level, pa, rights);
+                    return Found::Block(Swap { slot, old: descriptor::table(table), new, contents });
                 }
-                *refused = slot.base.offset(entry_bytes(slot.level));
+                self.refused[usize::from(level)] = slot.base.offset(entry_bytes(level));
             }
             slot = slot.below(table, self.at);
         }
@@ -112,18 +122,11 @@ impl Merge {
         if batch.swaps().is_empty() {
             return Ok(());
         }
-        for swap in batch.swaps() {
-            view.tree.count_leaves(platform, swap.slot, -1);
-        }
-        if let Err(error) = view.walker.publish(platform, &view.tree, batch) {
-            for swap in batch.swaps() {
-                view.tree.count_leaves(platform, swap.slot, 1);
-            }
-            return Err(error);
-        }
+        view.walker.publish(platform, &view.tree, batch)?;
         self.blocks += batch.swaps().len() as u64;
         for swap in batch.swaps() {
-            *view.tree.leaves.at(swap.slot.level) += 1;
+            view.tree.lost(swap.contents.leaves);
+            view.tree.gained(Contents { tables: 0, leaves: LeafCounts::one(swap.slot.level) });
             if let Entry::Table(table) = Entry::at(swap.slot.level, swap.old) {
                 retired.push(platform, table, swap.slot.level + 1);
             }
@@ -138,7 +141,7 @@ impl Merge {
 impl<W> View<W> {
     /// Frees what is on `retired`: the view has been invalidated since the last of it was unlinked.
     pub fn free_retired(&mut self, platform: &(impl Memory + Frames), retired: &mut Retired) {
-        self.tree.tables -= retired.free(platform);
+        self.tree.freed(retired.free(platform));
     }
 }
 
@@ -149,20 +152,31 @@ enum Found {
 }
 
 /// What a table at `level` translates to where one block could stand for it: its leaves are adjacent, permit the
-/// same, and begin at an address aligned to what the table covers.
-fn uniform(memory: &impl Memory, table: Pa, level: u8) -> Option<(Pa, Rights)> {
-    let resolve = |word: u64| match Entry::at(level, word) {
-        Entry::Absent => None,
-        Entry::Leaf(leaf) => Some((leaf.pa(), leaf.rights())),
-        Entry::Table(next) => uniform(memory, next, level + 1),
-    };
-    let mut words = memory.words(table, ENTRIES).iter();
-    let (first, rights) = resolve(words.next()?.load())?;
-    let step = entry_bytes(level);
-    let aligned = first.is_aligned(step * ENTRIES as u64);
-    let adjacent = words.enumerate().all(|(i, word)| {
-        let expected = first.offset((i as u64 + 1) * step);
-        resolve(word.load()) == Some((expected, rights))
-    });
-    (aligned && adjacent).then_some((first, rights))
+/// same, and begin at an address aligned to what the table covers. `contents` gains what was looked at.
+fn uniform(
+    platform: &(impl Memory + Cpu),
+    table: Pa,
+    level: u8,
+    contents: &mut Contents,
+) -> Option<(Pa, Rights)> {
+    contents.tables += 1;
+    if level == 3 {
+        platform.relax();
+    }
+    let mut block = None;
+    for (i, word) in platform.words(table, ENTRIES).iter().enumerate() {
+        let (pa, rights) = match Entry::at(level, word.load()) {
+            Entry::Absent => return None,
+            Entry::Leaf(leaf) => {
+                *contents.leaves.at(level) += 1;
+                (leaf.pa(), leaf.rights())
+            }
+            Entry::Table(next) => uniform(platform, next, level + 1, contents)?,
+        };
+        let (first, expected_rights) = *block.get_or_insert((pa, rights));
+        if pa != first.offset(i as u64 * entry_bytes(level)) || rights != expected_rights {
+            return None;
+        }
+    }
+    block.filter(|(first, _)| first.is_aligned(entry_bytes(level) * ENTRIES as u64))
 }

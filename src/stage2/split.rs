@@ -6,7 +6,7 @@ use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::Tree;
 use crate::stage2::builder::{self, SplitLayout};
 use crate::stage2::descriptor::{self, Entry, Leaf, LeafState, S2AP_WRITE, entry_bytes};
-use crate::stage2::tree::{Slot, free_table};
+use crate::stage2::tree::{LeafCounts, Slot, free_table};
 use crate::stage2::view::{Batch, Swap, View, ViewError, Walker};
 
 /// What a split takes.
@@ -103,7 +103,7 @@ impl Split {
             }
             self.at = entry_range.end().min(self.range.end());
         }
-        self.publish(platform, view, &batch, before, cleaned).inspect_err(|_| self.at = from)?;
+        self.publish(platform, view, &batch, cleaned).inspect_err(|_| self.at = from)?;
         Ok(self.at >= self.range.end())
     }
 
@@ -121,9 +121,9 @@ impl Split {
     {
         let layout = layout(block, slot, self.range, self.inside, self.state);
         let clean = !view.walker.is_coherent();
-        let table = builder::build(platform, &layout, slot.level + 1, slot.base, &mut self.reserve, clean)
+        let built = builder::build(platform, &layout, slot.level + 1, slot.base, &mut self.reserve, clean)
             .ok_or(ViewError::ReserveShort)?;
-        Ok(Swap { slot, old: block.word, new: descriptor::table(table) })
+        Ok(Swap { slot, old: block.word, new: descriptor::table(built.table), contents: built.contents })
     }
 
     /// Puts a leaf that is small enough already into the state the split ends in; `true` where it was cleaned.
@@ -141,7 +141,6 @@ impl Split {
         platform: &P,
         view: &mut View<W>,
         batch: &Batch,
-        before: usize,
         cleaned: bool,
     ) -> Result<(), ViewError>
     where
@@ -160,11 +159,10 @@ impl Split {
             discard(platform, batch);
         }
         published?;
-        view.tree.tables += (before - self.reserve.left()) as u64;
         self.blocks += batch.swaps().len() as u64;
         for swap in batch.swaps() {
-            *view.tree.leaves.at(swap.slot.level) -= 1;
-            view.tree.count_leaves(platform, swap.slot, 1);
+            view.tree.lost(LeafCounts::one(swap.slot.level));
+            view.tree.gained(swap.contents);
         }
         Ok(())
     }

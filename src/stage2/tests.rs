@@ -289,7 +289,7 @@ fn an_update_by_hardware_between_look_and_swap_does_not_stop_a_split() {
     fake.write_behind(word, dirty_block & !descriptor::S2AP_WRITE);
     let (slot, _) = view.tree.walk(&fake, RAM);
     let mut batch = crate::stage2::Batch::new();
-    let swap = |old, new| crate::stage2::view::Swap { slot, old, new };
+    let swap = |old, new| crate::stage2::view::Swap { slot, old, new, contents: Default::default() };
     batch.push(swap(fake.read(word), descriptor::table(Pa(0x5000))));
     fake.or_behind(word, descriptor::S2AP_WRITE);
     assert_eq!(view.walker.publish(&fake, &view.tree, &batch), Ok(()));

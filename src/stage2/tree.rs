@@ -1,6 +1,6 @@
 //! One translation tree: its root, its counters, and the walk.
 
-use crate::addr::{Ipa, IpaRange, PAGE_BYTES, Pa, PageSize};
+use crate::addr::{Ipa, IpaRange, PAGE_BYTES, Pa};
 use crate::frames::{FrameBlock, Frames};
 use crate::hw::{Memory, Word};
 use crate::stage2::Format;
@@ -27,23 +27,42 @@ impl LeafCounts {
         self.blocks_1g + self.blocks_2m
     }
 
-    /// The counter of leaves of `size`.
-    pub(crate) const fn of(&mut self, size: PageSize) -> &mut u64 {
-        match size {
-            PageSize::Size1G => &mut self.blocks_1g,
-            PageSize::Size2M => &mut self.blocks_2m,
-            PageSize::Size4K => &mut self.pages_4k,
-        }
+    /// One leaf at `level`, 1 to 3.
+    pub(crate) const fn one(level: u8) -> Self {
+        let mut counts = Self { blocks_1g: 0, blocks_2m: 0, pages_4k: 0 };
+        *counts.at(level) += 1;
+        counts
+    }
+
+    /// Adds those of `other`.
+    pub(crate) const fn add(&mut self, other: Self) {
+        self.blocks_1g += other.blocks_1g;
+        self.blocks_2m += other.blocks_2m;
+        self.pages_4k += other.pages_4k;
+    }
+
+    /// Takes those of `other` off.
+    pub(crate) const fn subtract(&mut self, other: Self) {
+        self.blocks_1g -= other.blocks_1g;
+        self.blocks_2m -= other.blocks_2m;
+        self.pages_4k -= other.pages_4k;
     }
 
     /// The counter of leaves at `level`, 1 to 3.
     pub(crate) const fn at(&mut self, level: u8) -> &mut u64 {
-        self.of(match level {
-            1 => PageSize::Size1G,
-            2 => PageSize::Size2M,
-            _ => PageSize::Size4K,
-        })
+        match level {
+            1 => &mut self.blocks_1g,
+            2 => &mut self.blocks_2m,
+            _ => &mut self.pages_4k,
+        }
     }
+}
+
+/// What a sub-tree is made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Contents {
+    pub tables: u64,
+    pub leaves: LeafCounts,
 }
 
 /// A translation tree. It owns its table frames; whoever holds it exclusively changes its structure, whoever
@@ -52,8 +71,8 @@ impl LeafCounts {
 pub struct Tree {
     root: Pa,
     format: Format,
-    pub(crate) tables: u64,
-    pub(crate) leaves: LeafCounts,
+    tables: u64,
+    leaves: LeafCounts,
 }
 
 /// Where a descriptor stands.
@@ -128,6 +147,22 @@ impl Tree {
         self.leaves
     }
 
+    /// Notes that `contents` have come into the tree.
+    pub(crate) const fn gained(&mut self, contents: Contents) {
+        self.tables += contents.tables;
+        self.leaves.add(contents.leaves);
+    }
+
+    /// Notes that these leaves have left the tree; tables are noted when they are freed ([`Tree::freed`]).
+    pub(crate) const fn lost(&mut self, leaves: LeafCounts) {
+        self.leaves.subtract(leaves);
+    }
+
+    /// Notes that `tables` of the tree were given back.
+    pub(crate) const fn freed(&mut self, tables: u64) {
+        self.tables -= tables;
+    }
+
     /// The root's slot that translates `ipa`, an address the format covers.
     pub(crate) const fn root_slot(&self, ipa: Ipa) -> Slot {
         let level = self.format.start_level();
@@ -188,6 +223,22 @@ impl Tree {
         }
         platform.free(FrameBlock::from_pa(self.root, self.format.root_order()));
     }
+}
+
+/// The leaves at and below `slot`.
+pub(crate) fn leaves_below(memory: &impl Memory, slot: Slot) -> LeafCounts {
+    let mut leaves = LeafCounts::default();
+    match slot.entry(memory) {
+        Entry::Absent => {}
+        Entry::Leaf(leaf) => leaves = LeafCounts::one(leaf.level),
+        Entry::Table(table) => {
+            let step = entry_bytes(slot.level + 1);
+            for i in 0..ENTRIES as u64 {
+                leaves.add(leaves_below(memory, slot.below(table, slot.base.offset(i * step))));
+            }
+        }
+    }
+    leaves
 }
 
 /// Gives back a table at `level` that no walker can reach, and all tables below it; says how many they were.

@@ -4,9 +4,9 @@ use core::fmt;
 
 use crate::addr::{Pa, Vmid};
 use crate::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, Tlbi, Vttbr, Word};
-use crate::stage2::Tree;
 use crate::stage2::descriptor::{AF, S2AP_WRITE};
-use crate::stage2::tree::Slot;
+use crate::stage2::tree::{Contents, Slot};
+use crate::stage2::{LeafCounts, Tree};
 
 /// Why a change of a view did not complete. What was unlinked by it must not be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(crate) struct Swap {
     pub slot: Slot,
     pub old: u64,
     pub new: u64,
+    /// What the sub-tree that comes or goes is made of.
+    pub contents: Contents,
 }
 
 /// The most descriptors replaced together.
@@ -55,7 +57,12 @@ pub struct Batch {
 
 impl Batch {
     pub(crate) const fn new() -> Self {
-        let none = Swap { slot: Slot { pa: Pa(0), level: 0, base: crate::addr::Ipa(0) }, old: 0, new: 0 };
+        let none = Swap {
+            slot: Slot { pa: Pa(0), level: 0, base: crate::addr::Ipa(0) },
+            old: 0,
+            new: 0,
+            contents: Contents { tables: 0, leaves: LeafCounts { blocks_1g: 0, blocks_2m: 0, pages_4k: 0 } },
+        };
         Self { swaps: [none; BATCH], len: 0 }
     }
 

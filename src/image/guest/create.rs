@@ -44,7 +44,7 @@ pub(super) fn create<'a>(
     let vmid = Vmid(index as u16 + 1);
     let mut space = Space::new(host.platform, format, vmid).map_err(text)?;
     invalidate(host, &space);
-    let (functions, streams) = assign(host, config, index)?;
+    let (functions, streams) = assign(host, config)?;
     let views = add_dma_views(host, smmus, &mut space, &streams, config.dma)?;
     map(host, &mut space, &functions, range, ram)?;
     load(host, plan, &kernel, &placement, range, ram, !functions.is_empty())?;
@@ -100,19 +100,13 @@ fn invalidate(host: &Host<'_>, space: &Space<'_>) {
 }
 
 /// Takes the VM's functions, and finds the streams they are.
-fn assign(
-    host: &mut Host<'_>,
-    config: &VmConfig,
-    index: usize,
-) -> Result<(Vec<AssignedFunction>, Vec<Stream>), String> {
+fn assign(host: &mut Host<'_>, config: &VmConfig) -> Result<(Vec<AssignedFunction>, Vec<Stream>), String> {
     let mut window = Window::new(guest_map::PCI_WINDOW.0, guest_map::PCI_WINDOW_BYTES);
     let (mut functions, mut streams) = (Vec::new(), Vec::new());
     for bdf in &config.devices {
         let root = host.pci.as_mut().ok_or_else(|| format!("device {bdf}: this machine has no PCIe host"))?;
         streams.push(root.stream_of(*bdf)?);
-        root.owners.claim(*bdf, index).map_err(|error| format!("device {error}"))?;
-        let function = vpci::assign(&root.ecam, &mut root.windows, *bdf, &mut window);
-        functions.push(function.map_err(|error| format!("device {error}"))?);
+        functions.push(vpci::assign(&root.ecam, &mut root.windows, *bdf, &mut window).map_err(text)?);
     }
     Ok((functions, streams))
 }
@@ -132,8 +126,11 @@ fn add_dma_views<'a>(
         }
         let driver = smmus.get(*smmu).ok_or_else(|| format!("stream {stream}: there is no SMMU {smmu}"))?;
         let tier = tier(driver, choice)?;
-        let walker =
-            DmaWalker { tlb: driver, vmid: driver.alloc_vmid().map_err(text)?, coherent: driver.features().coherent };
+        let walker = DmaWalker {
+            tlb: driver,
+            vmid: driver.alloc_vmid().map_err(text)?,
+            coherent: driver.features().coherent,
+        };
         views.push((*smmu, space.add_dma_view(host.platform, walker, tier).map_err(text)?));
     }
     Ok(views)
@@ -241,5 +238,10 @@ fn announce(config: &VmConfig, range: IpaRange, space: &Space<'_>, streams: &[St
     for (bdf, (smmu, stream)) in config.devices.iter().zip(streams) {
         say!("strandline: VM {}: device {bdf} is stream {stream} of SMMU {smmu}", config.name);
     }
-    say!("strandline: VM {}: CPU writes by {}, DMA writes by {}", config.name, CpuTier::Hardware, space.dma_tier());
+    say!(
+        "strandline: VM {}: CPU writes by {}, DMA writes by {}",
+        config.name,
+        CpuTier::Hardware,
+        space.dma_tier()
+    );
 }

@@ -11,6 +11,7 @@ use core::slice;
 use crate::args::{self, VmConfig};
 use crate::failure::Failure;
 use crate::machine::{Machine, Module, ModuleKind, Region};
+use crate::vpci::Ownership;
 
 /// A VM to be started.
 pub struct VmPlan {
@@ -45,11 +46,18 @@ pub fn read(machine: &Machine) -> Result<Vec<VmPlan>, Failure> {
             return Err(Failure::Setup(format!("two VMs are called {}", plan.config.name)));
         }
     }
+    let mut owners = Ownership::default();
+    for (index, plan) in plans.iter().enumerate() {
+        for bdf in &plan.config.devices {
+            owners.claim(*bdf, index).map_err(|error| of_vm(&plan.config.name, error))?;
+        }
+    }
     if plans.is_empty() { Err(Failure::NoVm) } else { Ok(plans) }
 }
 
 fn kernel(module: &Module, index: usize) -> Result<VmPlan, Failure> {
-    let config = args::parse(module.bootargs, index).map_err(|error| about(module, &format!("bootargs: {error}")))?;
+    let config =
+        args::parse(module.bootargs, index).map_err(|error| about(module, &format!("bootargs: {error}")))?;
     Ok(VmPlan { config, kernel: bytes(module.region), ramdisk: None })
 }
 

@@ -2,23 +2,23 @@
 
 use core::fmt;
 
-use alloc::string::String;
 use alloc::format;
+use alloc::string::String;
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{CNTV_CTL_EL0, CNTV_CVAL_EL0, Readable, Writeable, VTTBR_EL2};
+use aarch64_cpu::registers::{CNTV_CTL_EL0, CNTV_CVAL_EL0, Readable, VTTBR_EL2, Writeable};
 use strandline::addr::Ipa;
 use strandline::hw::{Barrier, Cpu, Tlbi};
 use strandline::hypercall;
 use strandline::smmu::{Access, FaultEvent};
 use strandline_abi::{Call, FaultRecord};
 
-use crate::psci::{self, Answer};
 use super::{Guest, Host};
 use crate::console::say;
 use crate::guest_map;
 use crate::irq;
 use crate::mmio::{self, MmioAccess};
+use crate::psci::{self, Answer};
 use crate::smmus::{EventSink, Inbox, RealSmmu, Stream};
 use crate::timer;
 use crate::vcpu::{Exit, Vcpu};
@@ -102,7 +102,13 @@ impl Guest<'_> {
         Vcpu::init_el1(0, host.cpu);
     }
 
-    fn answer(&mut self, exit: Exit, host: &Host<'_>, smmus: &[RealSmmu], inbox: &mut Inbox) -> Option<Ending> {
+    fn answer(
+        &mut self,
+        exit: Exit,
+        host: &Host<'_>,
+        smmus: &[RealSmmu],
+        inbox: &mut Inbox,
+    ) -> Option<Ending> {
         match exit {
             Exit::Irq | Exit::Fiq => {
                 irq::handle();
@@ -133,7 +139,9 @@ impl Guest<'_> {
                 class::SYSTEM_REGISTER => {
                     Some(self.stop(format!("access to a system register it may not have (ESR {esr:#x})")))
                 }
-                other => Some(self.stop(format!("exception of class {other:#x} (ESR {esr:#x}, FAR {far:#x})"))),
+                other => {
+                    Some(self.stop(format!("exception of class {other:#x} (ESR {esr:#x}, FAR {far:#x})")))
+                }
             },
         }
     }
@@ -206,12 +214,22 @@ impl Guest<'_> {
 
     /// Who takes the events of its devices.
     fn sink(&mut self) -> DeviceFaults<'_> {
-        DeviceFaults { name: self.name, streams: &self.streams, faults: &self.vm.faults, told: &mut self.told }
+        DeviceFaults {
+            name: self.name,
+            streams: &self.streams,
+            faults: &self.vm.faults,
+            told: &mut self.told,
+        }
     }
 
     /// Takes it apart, in the order that leaves nothing for a device or a walker to follow: streams abort, functions
     /// are quiet, VMIDs are invalidated; then frames are free.
-    pub fn take_apart(mut self, host: &mut Host<'_>, smmus: &[RealSmmu], inbox: &mut Inbox) -> Result<(), String> {
+    pub fn take_apart(
+        mut self,
+        host: &mut Host<'_>,
+        smmus: &[RealSmmu],
+        inbox: &mut Inbox,
+    ) -> Result<(), String> {
         for (smmu, stream) in &self.streams {
             if let Some(driver) = smmus.get(*smmu) {
                 driver.detach(*stream).map_err(|error| format!("{error}"))?;

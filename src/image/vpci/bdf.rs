@@ -40,18 +40,6 @@ impl Bdf {
         self.bus
     }
 
-    /// Its device number, 0 to 31.
-    #[must_use]
-    pub const fn device(self) -> u8 {
-        self.device
-    }
-
-    /// Its function number, 0 to 7.
-    #[must_use]
-    pub const fn function(self) -> u8 {
-        self.function
-    }
-
     /// The same device's function `number`, of which the lowest three bits count.
     #[must_use]
     pub const fn sibling(self, number: u8) -> Self {
@@ -117,7 +105,7 @@ mod tests {
     #[test]
     fn name_is_read_and_shown() {
         let bdf: Bdf = "a0:1f.7".parse().unwrap();
-        assert_eq!((bdf.bus(), bdf.device(), bdf.function()), (0xa0, 0x1f, 7));
+        assert_eq!((bdf.bus(), bdf.device, bdf.function), (0xa0, 0x1f, 7));
         assert_eq!(bdf.to_string(), "a0:1f.7");
     }
 

@@ -43,11 +43,6 @@ impl VirtualPci {
         Self { functions: shown }
     }
 
-    /// The VM's functions, in the order of their names.
-    pub fn functions(&self) -> impl Iterator<Item = &AssignedFunction> {
-        self.functions.iter().map(|f| &f.assigned)
-    }
-
     /// Takes the functions back: the VM has ended.
     pub fn into_functions(self) -> impl Iterator<Item = AssignedFunction> {
         self.functions.into_iter().map(|f| f.assigned)
