@@ -10,6 +10,8 @@ mod memory;
 mod modules;
 mod pcie;
 mod region;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use arrayvec::ArrayVec;

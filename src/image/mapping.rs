@@ -246,7 +246,7 @@ mod tests {
         let mut tables = pool(2);
         let mut mapping = Mapping::new(&mut tables, POOL).unwrap();
         mapping.set(0x4000_0000, 0x4000_0000 + (64 << 30), Access::Data).unwrap();
-        assert_eq!(mapping.tables(), 2);
+        assert_eq!((mapping.tables(), mapping.root()), (2, POOL));
         assert_eq!(walk(&tables, 0x10_4000_0000 - 1), (0x0040_0010_0000_0741, 1));
         assert_eq!(walk(&tables, 0x10_4000_0000), (0, 1));
     }

@@ -35,38 +35,35 @@ impl Uart {
     /// # Errors
     /// There is none, or its node is wrong.
     pub fn read(tree: Tree) -> Result<Self, TreeError> {
-        let stdout = stdout_path(tree)?;
-        let path = stdout.map(|s| s.split(':').next().unwrap_or(s));
-        let chosen = match path {
-            Some(path) => tree.by_path(path)?.filter(|p| p.compatible_with(UART_COMPATIBLE).is_some()),
-            None => None,
-        };
-        let place = match chosen {
+        let is_pl011 = |place: &Place| place.compatible_with(UART_COMPATIBLE).is_some();
+        let (path, options) = stdout(tree)?.unwrap_or_default();
+        let place = match tree.by_path(path)?.filter(is_pl011) {
             Some(place) => place,
             None => tree
-                .find(&mut |p| Ok(p.compatible_with(UART_COMPATIBLE).is_some()))?
+                .find(&mut |place| Ok(is_pl011(place)))?
                 .ok_or(TreeError::Missing("console (a PL011, compatible = \"arm,pl011\")"))?,
         };
-        let options = stdout.and_then(|s| s.split_once(':')).map(|(_, options)| options);
-        let digits = options.map(|o| o.split(|c: char| !c.is_ascii_digit()).next().unwrap_or(o));
+        // Baud rate, then parity, bits and flow control: the PL011 is always set to 8 bits without parity.
+        let baud = options.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
         Ok(Self {
             region: place.reg(0)?,
             compatible: place.compatible_with(UART_COMPATIBLE).unwrap_or_default(),
             clock_hz: clock_hz(tree, &place)?.unwrap_or(DEFAULT_UART_CLOCK_HZ),
-            baud: digits.and_then(|d| d.parse().ok()).filter(|b| *b != 0).unwrap_or(DEFAULT_BAUD),
+            baud: baud.filter(|b| *b != 0).unwrap_or(DEFAULT_BAUD),
         })
     }
 }
 
-/// What `/chosen/stdout-path` says, an alias looked up.
-fn stdout_path(tree: Tree) -> Result<Option<&'static str>, TreeError> {
+/// The path that `/chosen/stdout-path` gives, by an alias or itself, and the options behind its colon.
+fn stdout(tree: Tree) -> Result<Option<(&'static str, &'static str)>, TreeError> {
     let chosen = tree.by_path("/chosen")?;
-    let Some(path) = chosen.and_then(|c| c.string("stdout-path")) else { return Ok(None) };
-    if path.starts_with('/') {
-        return Ok(Some(path));
+    let Some(value) = chosen.and_then(|c| c.string("stdout-path")) else { return Ok(None) };
+    let (name, options) = value.split_once(':').unwrap_or((value, ""));
+    if name.starts_with('/') {
+        return Ok(Some((name, options)));
     }
-    let alias = path.split(':').next().unwrap_or(path);
-    Ok(tree.by_path("/aliases")?.and_then(|aliases| aliases.string(alias)))
+    let aliases = tree.by_path("/aliases")?;
+    Ok(aliases.and_then(|aliases| aliases.string(name)).map(|path| (path, options)))
 }
 
 /// The frequency of the first of a device's clocks, where that is a fixed one.
@@ -147,7 +144,7 @@ impl Gic {
         let Some(place) = tree.find(&mut |p| Ok(p.compatible_with(&["arm,gic-v3"]).is_some()))? else {
             let older = tree.find(&mut |p| Ok(p.compatible_with(GIC_V2).is_some()))?;
             return Err(older.map_or(TreeError::Missing("GICv3 (compatible = \"arm,gic-v3\")"), |p| {
-                p.unsupported("a GICv2 (a GICv3 is needed)")
+                p.unsupported("GICv2 (a GICv3 is needed)")
             }));
         };
         let regions = place.cell("#redistributor-regions")?.unwrap_or(1) as usize;

@@ -53,7 +53,7 @@ impl fmt::Display for TreeError {
         match self {
             Self::Broken(error) => write!(f, "{error}"),
             Self::Missing(what) => write!(f, "no {what}"),
-            Self::Unsupported { node, what } => write!(f, "{node}: {what} is not supported"),
+            Self::Unsupported { node, what } => write!(f, "{node}: not supported: {what}"),
             Self::Property { node, property, problem } => write!(f, "{node}: {property}: {problem}"),
             Self::TooMany { what, limit } => write!(f, "more than {limit} {what}"),
             Self::Overlap { one: (one, at), other: (other, with) } => {
