@@ -3,7 +3,7 @@
 //!
 //! The library reaches hardware through these traits alone, so that a test (or a model of the hardware) sees every
 //! store, barrier, invalidation and command in order. The image implements them in its architecture shim; tests
-//! implement them in [`crate::fake`].
+//! implement them in `src/fake.rs`.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,6 +1,6 @@
 //! The log of one VM: which of its pages were written, by a vCPU or by a device.
 //!
-//! [`DirtyLog`] is the state; every operation takes the VM's [`AddressSpace`](crate::address_space::AddressSpace)
+//! [`DirtyLog`] is the state; every operation takes the VM's [`AddressSpace`]
 //! with it, exclusively where it changes the size of translations. Long operations are stepped: each call does a
 //! bounded part and says whether there is more.
 

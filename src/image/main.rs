@@ -7,7 +7,7 @@
 #![cfg_attr(target_os = "none", no_main)]
 #![cfg_attr(
     all(test, feature = "image", not(target_os = "none")),
-    expect(dead_code, unused_imports, reason = "on a host the tests alone use the pure parts")
+    expect(unused_imports, reason = "on a host the tests alone use the pure parts")
 )]
 
 #[cfg(all(target_os = "none", not(feature = "image")))]

@@ -20,7 +20,7 @@ pub struct Ecam {
 impl Ecam {
     fn word(&self, bdf: Bdf, offset: u16) -> Option<*mut u32> {
         let bus = bdf.bus();
-        if !(self.first_bus..=self.last_bus).contains(&bus) || offset >= 4096 || offset % 4 != 0 {
+        if !(self.first_bus..=self.last_bus).contains(&bus) || offset >= 4096 || !offset.is_multiple_of(4) {
             return None;
         }
         let function = u64::from(bdf.requester_id()) - (u64::from(self.first_bus) << 8);

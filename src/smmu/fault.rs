@@ -84,7 +84,7 @@ impl FaultKind {
         matches!(self, Self::Translation | Self::AddressSize | Self::AccessFlag | Self::Permission)
     }
 
-    /// Whether the record carries the fields of [`Fault::access`].
+    /// Whether the record carries the fields of `FaultEvent::access`.
     const fn has_access(self) -> bool {
         self.is_translation_related()
             || matches!(

@@ -1,14 +1,23 @@
 //! Boots images under QEMU through `scripts/run`, as a person would, and keeps what they print and what QEMU traces.
 
+pub mod elf;
+mod scratch;
+pub mod tree;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+
+pub use scratch::ScratchFile;
 
 /// The root of the project.
 #[must_use]
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this package lies two folders deep").into()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("this package lies two folders deep")
+        .into()
 }
 
 /// A file that `scripts/test qemu` has built.
@@ -49,8 +58,14 @@ impl Boot {
 
     /// The guest in this file.
     #[must_use]
-    pub fn guest(guest: PathBuf) -> Self {
-        Self { image: built("strandline.img"), guest, options: vec![], qemu: vec![], trace: vec![] }
+    pub fn guest(guest: impl Into<PathBuf>) -> Self {
+        Self {
+            image: built("strandline.img"),
+            guest: guest.into(),
+            options: vec![],
+            qemu: vec![],
+            trace: vec![],
+        }
     }
 
     /// A case of the test guest, with its arguments.
@@ -97,20 +112,17 @@ impl Boot {
     /// Boots, and waits for the end; `scripts/run` ends what does not end by itself.
     #[must_use]
     pub fn run(self) -> Outcome {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let trace = std::env::temp_dir().join(format!("strandline-trace-{}-{number}", std::process::id()));
+        let trace = ScratchFile::new("trace");
         let mut command = Command::new(root().join("scripts/run"));
         command.arg("--image").arg(&self.image).arg("--guest").arg(&self.guest).args(["--timeout", "300"]);
         command.args(&self.options).arg("--").args(&self.qemu);
         if !self.trace.is_empty() {
-            command.args(["-d", &self.trace.join(","), "-D"]).arg(&trace);
+            command.args(["-d", &self.trace.join(","), "-D"]).arg(trace.path());
         }
         let output = command.output().expect("scripts/run starts");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let traced = fs::read(&trace).map(|bytes| text(&bytes)).unwrap_or_default();
         // A trace that was never begun is none.
-        let _ = fs::remove_file(&trace);
+        let traced = fs::read(trace.path()).map(|bytes| text(&bytes)).unwrap_or_default();
         Outcome {
             succeeded: output.status.success(),
             lines: text(&output.stdout).lines().map(String::from).collect(),

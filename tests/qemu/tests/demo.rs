@@ -1,0 +1,85 @@
+//! The demo, as a newcomer runs it: on every CPU model it is for, with VMs of several sizes.
+
+use qemu_tests::Boot;
+
+/// Asserts that the probe has passed every check, and that QEMU had nothing to complain of but the rogue DMA.
+fn probe_passes(boot: Boot) {
+    let outcome = boot.trace(&["guest_errors"]).run().success();
+    let all = outcome.lines.iter().find(|l| l.contains("checks passed"));
+    assert!(all.is_some_and(|l| l.starts_with("vm0| probe: all ")), "{}", outcome.show());
+    assert!(!outcome.says("FAILED"), "{}", outcome.show());
+    // Four accesses of the rogue DMA, one line each, and nothing else.
+    let rogue = outcome.traced("translation failed for iova=");
+    assert_eq!((rogue, outcome.trace.len()), (4, 4), "{}\n{}", outcome.trace.join("\n"), outcome.show());
+}
+
+#[test]
+fn demo_passes_on_max() {
+    probe_passes(Boot::probe());
+}
+
+#[test]
+fn demo_passes_on_neoverse_n2() {
+    probe_passes(Boot::probe().option("--cpu", "neoverse-n2"));
+}
+
+#[test]
+fn demo_passes_on_cortex_a76() {
+    probe_passes(Boot::probe().option("--cpu", "cortex-a76"));
+}
+
+#[test]
+fn demo_passes_with_two_mebibyte_blocks_in_a_small_vm() {
+    probe_passes(Boot::probe().option("--memory", "32M"));
+    probe_passes(Boot::probe().option("--memory", "510M"));
+}
+
+#[test]
+fn demo_passes_with_gibibyte_blocks_in_a_large_vm() {
+    probe_passes(Boot::probe().option("--memory", "4G"));
+}
+
+#[test]
+fn demo_passes_in_a_vm_larger_than_its_gibibyte_blocks() {
+    probe_passes(Boot::probe().option("--memory", "1538M"));
+}
+
+#[test]
+fn demo_passes_with_more_cores_than_are_used_and_without_an_its() {
+    probe_passes(Boot::probe().option("--cpus", "4").qemu(&["-machine", "its=off"]));
+}
+
+#[test]
+fn a_machine_of_64_gibibytes_boots_and_touches_only_what_it_uses() {
+    let outcome = Boot::probe().option("--memory", "64G").run().success();
+    assert!(outcome.says("mapped by 64 blocks of 1 GiB"), "{}", outcome.show());
+    assert!(outcome.says("1 TLBI_S12_VMALL, 0 TLBI_S2_IPA, 1 SYNC"), "{}", outcome.show());
+}
+
+#[test]
+fn two_vms_run_each_to_its_end() {
+    let second = format!(
+        "guest-loader,addr=0x60000000,kernel={},bootargs=memory=64M name=second -- case=smc",
+        qemu_tests::built("cases.img").display()
+    );
+    let outcome = Boot::probe().option("--memory", "256M").qemu(&["-device", &second]).run().success();
+    assert!(outcome.says("vm0| probe: all "), "{}", outcome.show());
+    assert!(outcome.says("second| case smc: ok"), "{}", outcome.show());
+}
+
+#[test]
+fn one_failed_vm_of_two_fails_the_run() {
+    let second = format!(
+        "guest-loader,addr=0x60000000,kernel={},bootargs=memory=64M name=second -- case=smc",
+        qemu_tests::built("cases.img").display()
+    );
+    let outcome =
+        Boot::case("reset", "").qemu(&["-device", &second]).run().failure("VM vm0: ended by SYSTEM_RESET");
+    assert!(outcome.says("second| case smc: ok"), "{}", outcome.show());
+}
+
+#[test]
+fn a_ramdisk_is_its_vms_own() {
+    let ramdisk = qemu_tests::root().join("Cargo.lock");
+    let _ = Boot::probe().option("--ramdisk", &ramdisk.display().to_string()).run().success();
+}
