@@ -16,11 +16,11 @@ fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let args = [
         format!("--script={root}/linker/image.ld"),
-        // Linked at 0 and relocated by its own entry code, wherever it was loaded; a relocation of the (read-only)
-        // text is an error.
+        // Linked at 0 and relocated by its own entry code, wherever it was loaded. That runs before the MMU is on, when
+        // all of the image can be written: what is constant may hold addresses too (without LTO, core's tables do).
         "-pie".into(),
         "--no-dynamic-linker".into(),
-        "-ztext".into(),
+        "-znotext".into(),
         // EL2's own mapping protects what is constant after relocation; see linker/image.ld.
         "-znorelro".into(),
         "--orphan-handling=error".into(),

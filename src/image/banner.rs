@@ -7,12 +7,18 @@ use super::machine::{Interrupt, Machine, ModuleKind};
 
 const MIB: u64 = 1 << 20;
 
-/// Prints a few lines on what was found.
-pub fn print(machine: &Machine, cpu: &CpuFeatures) {
+/// Prints a few lines on what was found; `tables` map EL2 itself.
+pub fn print(machine: &Machine, cpu: &CpuFeatures, tables: usize) {
     let image = layout::image();
     let kib = (image.end - image.start) >> 10;
-    say!("strandline: at EL2, image at {:#x}, {kib} KiB with stacks and heap", image.start);
-    say!("strandline: CPU: {cpu}; 1 of {} in use", machine.cpus);
+    say!(
+        "strandline: at EL2, image at {:#x}, {kib} KiB with stacks and heap, mapped by {tables} tables",
+        image.start
+    );
+    say!("strandline: CPU: {cpu}; 1 of {} in use, PSCI by {}", machine.cpus, machine.psci);
+    if let Some(fault) = strandline::sabotage::NAME {
+        say!("strandline: SABOTAGED for a test: {fault}");
+    }
     say!("strandline: RAM: {} MiB, {} MiB of it free", machine.ram_bytes() / MIB, free_mib(machine));
     for smmu in &machine.smmus {
         let coherent = if smmu.coherent { "coherent" } else { "not coherent" };

@@ -6,6 +6,8 @@ use core::mem::MaybeUninit;
 use core::ptr::with_exposed_provenance;
 use core::slice;
 
+use aarch64_cpu::registers::{HCR_EL2, Readable};
+
 use super::console::{self, say};
 use super::cpu::CpuFeatures;
 use super::entry::CURRENT_EL2;
@@ -33,8 +35,8 @@ static PLATFORM: Platform = Platform::new();
 
 /// Called once by the entry code, on the boot stack, with the MMU off.
 pub extern "C" fn start(tree: u64, current_el: u64) -> ! {
-    match boot(tree, current_el).and_then(|(machine, cpu)| {
-        banner::print(machine, &cpu);
+    match boot(tree, current_el).and_then(|(machine, cpu, tables)| {
+        banner::print(machine, &cpu, tables);
         guest::run_all(machine, &cpu, &PLATFORM)
     }) {
         Ok(()) => say!("strandline: succeeded"),
@@ -43,7 +45,8 @@ pub extern "C" fn start(tree: u64, current_el: u64) -> ! {
     power::off();
 }
 
-fn boot(tree_address: u64, current_el: u64) -> Result<(&'static Machine, CpuFeatures), Failure> {
+/// The machine, its CPU, and how many tables EL2's mapping took.
+fn boot(tree_address: u64, current_el: u64) -> Result<(&'static Machine, CpuFeatures, usize), Failure> {
     let blob = find_tree(tree_address)?;
     let tree = Tree::new(blob)?;
     // Console and power first: whatever else is wrong can then be told.
@@ -54,6 +57,10 @@ fn boot(tree_address: u64, current_el: u64) -> Result<(&'static Machine, CpuFeat
     if current_el != CURRENT_EL2 {
         return Err(Failure::NotEl2);
     }
+    // The entry code has cleared it; without FEAT_E2H0 it stays, and half of EL2's registers mean something else.
+    if HCR_EL2.is_set(HCR_EL2::E2H) {
+        return Err(Failure::Vhe);
+    }
     let cpu = CpuFeatures::read();
     let tree_region = Region::new(tree_address, blob.len() as u64);
     let image = layout::image();
@@ -62,13 +69,13 @@ fn boot(tree_address: u64, current_el: u64) -> Result<(&'static Machine, CpuFeat
     // SAFETY: this function runs once, so there is no other reference.
     let machine = unsafe { &mut *MACHINE.0.get() }.write(Machine::read_basics(tree, uart, psci)?);
     machine.read_lists(tree, tree_region, image)?;
-    mmu::enable(machine, &cpu)?;
+    let tables = mmu::enable(machine, &cpu)?;
     heap::init();
     if timer::frequency() == 0 {
         return Err(Failure::NoTimerFrequency);
     }
     irq::init(machine, &cpu)?;
-    Ok((machine, cpu))
+    Ok((machine, cpu, tables))
 }
 
 /// The device tree's bytes, as many as its header says.

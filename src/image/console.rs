@@ -29,8 +29,9 @@ pub fn init(uart: &machine::Uart) {
     let Some(registers) = NonNull::new(with_exposed_provenance_mut::<PL011Registers>(address)) else {
         return;
     };
-    // SAFETY: 1. The device tree says that a PL011's registers are there, and `Machine::read` checks that nothing
-    // else is. 2. EL2 makes no other reference to them: this runs once. 3. EL2 maps them as device memory for ever.
+    // SAFETY: 1. The device tree says that a PL011's registers are there; a tree that says so of RAM or of another
+    // device is refused before anything but this console uses it. 2. EL2 makes no other reference to them: this runs
+    // once. 3. Without the MMU, and by EL2's own mapping later, they are device memory for ever.
     let mut pl011 = Uart::new(unsafe { UniqueMmioPointer::new(registers) });
     let line = LineConfig { data_bits: DataBits::Bits8, parity: Parity::None, stop_bits: StopBits::One };
     // Where the tree's clock can't make the baud rate, whatever firmware has set is the better guess.

@@ -55,10 +55,10 @@ image_entry:
     str     x5, [x20, x3]
     b       2b
 3:
+    // .bss, and the guard page behind it: what is not zero there before it is unmapped shows that the stack ran over.
     adrp    x1, bss_start
     add     x1, x1, :lo12:bss_start
-    adrp    x2, bss_end
-    add     x2, x2, :lo12:bss_end
+    adrp    x2, stack_start
 4:  cmp     x1, x2
     b.hs    5f
     stp     xzr, xzr, [x1], #{BSS_STEP}

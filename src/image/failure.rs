@@ -12,6 +12,8 @@ use super::mapping::MapError;
 pub enum Failure {
     /// The image was entered at EL1.
     NotEl2,
+    /// The CPU has no EL2 without FEAT_VHE's extensions (HCR_EL2.E2H is always 1).
+    Vhe,
     /// The device tree is wrong, or lacks something.
     Tree(TreeError),
     /// EL2 could not map the machine.
@@ -32,6 +34,9 @@ impl fmt::Display for Failure {
             Self::NotEl2 => f.write_str(
                 "needs EL2 (the hypervisor's level) but was entered at EL1; start the machine with its \
                  virtualization extensions (QEMU: -machine virtualization=on)",
+            ),
+            Self::Vhe => f.write_str(
+                "this CPU's EL2 is always that of a VHE host (HCR_EL2.E2H), which is not supported",
             ),
             Self::Tree(error) => write!(f, "{error}"),
             Self::Map(error) => write!(f, "{error}"),

@@ -2,6 +2,8 @@
 #![expect(unsafe_code, reason = "system registers, and the static pool of tables")]
 
 use core::cell::UnsafeCell;
+use core::ptr::with_exposed_provenance;
+use core::slice;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::asm::barrier;
@@ -33,9 +35,13 @@ pub fn is_on() -> bool {
 ///
 /// Returns how many tables the mapping took.
 ///
+/// # Panics
+/// The stack has run into its guard page, which nothing could notice so far: an error of EL2's own.
+///
 /// # Errors
 /// The pool is too small, or something lies beyond 48 bits; the MMU stays off then.
 pub fn enable(machine: &Machine, cpu: &CpuFeatures) -> Result<usize, MapError> {
+    assert!(guard_is_untouched(), "the stack is too small");
     // SAFETY: called once (this function's contract), so this is the only reference there ever is.
     let pool = unsafe { &mut *POOL.0.get() };
     let address = pool.as_ptr().addr() as u64;
@@ -50,6 +56,16 @@ pub fn enable(machine: &Machine, cpu: &CpuFeatures) -> Result<usize, MapError> {
     switch_on(root, cpu);
     ON.store(true, Ordering::Relaxed);
     Ok(tables)
+}
+
+/// Whether the guard page below the stack is as the entry code left it, zero.
+fn guard_is_untouched() -> bool {
+    let guard = layout::stack_guard();
+    let words = (guard.end - guard.start) as usize / size_of::<u64>();
+    let start = with_exposed_provenance::<u64>(guard.start as usize);
+    // SAFETY: a page of the image that no Rust object lies in; still mapped, since the MMU is off.
+    let page = unsafe { slice::from_raw_parts(start, words) };
+    page.iter().all(|word| *word == 0)
 }
 
 fn build(mapping: &mut Mapping, machine: &Machine) -> Result<(), MapError> {

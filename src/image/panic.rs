@@ -11,12 +11,12 @@ static PANICKING: AtomicBool = AtomicBool::new(false);
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    console::seize();
     if PANICKING.load(Ordering::Relaxed) {
         // The report itself failed.
         power::off();
     }
     PANICKING.store(true, Ordering::Relaxed);
-    console::seize();
     let message = info.message();
     match info.location() {
         Some(at) => say!("strandline: PANIC at {}:{}: {message}", at.file(), at.line()),

@@ -5,7 +5,7 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
     CNTHCTL_EL2, CNTKCTL_EL1, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVOFF_EL2, CPACR_EL1, CPTR_EL2, ESR_EL2,
     FAR_EL2, HCR_EL2, HPFAR_EL2, ICH_HCR_EL2, MAIR_EL1, MDCR_EL2, MIDR_EL1, Readable, SCTLR_EL1, TCR_EL1,
-    TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VMPIDR_EL2, Writeable,
+    VBAR_EL1, VMPIDR_EL2, Writeable,
 };
 
 use super::cpu::CpuFeatures;
@@ -130,8 +130,6 @@ fn reset_el1_registers() {
     SCTLR_EL1.set(SCTLR_EL1_RESET);
     CPACR_EL1.set(0);
     TCR_EL1.set(0);
-    TTBR0_EL1.set_baddr(0);
-    TTBR1_EL1.set_baddr(0);
     MAIR_EL1.set(0);
     VBAR_EL1.set(0);
     CNTKCTL_EL1.set(0);
@@ -173,7 +171,7 @@ fn set_traps(cpu: &CpuFeatures) {
     const PMCR_N_SHIFT: u32 = 11;
     const PMCR_N: u64 = 0x1f;
 
-    // No guest may change CPTR's meaning, and EL2 uses no floating point but here.
+    // First, so that EL2 can reach the FP registers: the one place where it does.
     CPTR_EL2.set(CPTR);
     barrier::isb(barrier::SY);
     // SAFETY: zeroes the FP and SIMD registers, which EL2's code (soft float) never uses.

@@ -1,5 +1,7 @@
 //! The devices EL2 itself drives: console, power, interrupt controller, timer, SMMUs.
 
+use core::fmt;
+
 use arrayvec::ArrayVec;
 
 use super::memory::push;
@@ -84,6 +86,15 @@ pub enum Conduit {
     Smc,
     /// By `HVC #0`.
     Hvc,
+}
+
+impl fmt::Display for Conduit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Smc => "SMC",
+            Self::Hvc => "HVC",
+        })
+    }
 }
 
 impl Conduit {
