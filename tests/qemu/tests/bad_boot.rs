@@ -134,7 +134,6 @@ fn a_tree_with_wrong_contents_is_refused_by_node_and_property() {
     refused_tree(|t| t.with("/smmuv3@9050000", "reg", &be(&[0, 0x905_0000, 0, 0x1000])), small);
     refused_tree(|t| t.with("/smmuv3@9050000", "reg", &be(&[0, 0x4000_0000, 0, 0x2_0000])), "overlap");
     refused_tree(|t| t.with("/smmuv3@9050000", "interrupts", &be(&[0, 0x4a])), "smmuv3@9050000: interrupts");
-    refused_tree(|t| t.with("/psci", "method", b"telepathy\0"), "psci: method");
     refused_tree(|t| t.with("/pcie@10000000", "iommu-map", &be(&[0, 0x7777, 0, 0x1_0000])), "iommu-map");
     let module = "/chosen/module@0x50000000";
     refused_tree(|t| t.with(module, "reg", &be(&[0, 0x5000_0000, 0xf, 0])), "module@0x50000000");

@@ -45,8 +45,14 @@ fn demo_passes_in_a_vm_larger_than_its_gibibyte_blocks() {
 }
 
 #[test]
-fn demo_passes_with_more_cores_than_are_used_and_without_an_its() {
-    probe_passes(Boot::probe().option("--cpus", "4").qemu(&["-machine", "its=off"]));
+fn demo_passes_with_more_cores_than_are_used() {
+    probe_passes(Boot::probe().option("--cpus", "4"));
+}
+
+#[test]
+fn a_machine_without_an_its_boots() {
+    let boot = Boot::case("smc", "").flag("--no-device").qemu(&["-machine", "its=off"]);
+    assert!(boot.run().success().says("case smc: ok"));
 }
 
 #[test]
