@@ -37,6 +37,23 @@
 #define STRANDLINE_NO_MEMORY          INT64_C(-20)
 #define STRANDLINE_UNTRUSTED          INT64_C(-21)
 
+/* Tiers: in a register that holds them the CPU's in bits 7:0, the weakest of the devices' in bits 15:8. */
+#define STRANDLINE_CPU_TIER_NONE      UINT64_C(0)
+#define STRANDLINE_CPU_TIER_HARDWARE  UINT64_C(1)
+#define STRANDLINE_CPU_TIER_FAULTS    UINT64_C(2)
+#define STRANDLINE_DMA_TIER_NONE      UINT64_C(0)
+#define STRANDLINE_DMA_TIER_HARDWARE  UINT64_C(1)
+#define STRANDLINE_DMA_TIER_STALL     UINT64_C(2)
+#define STRANDLINE_DMA_TIER_DIGEST    UINT64_C(3)
+#define STRANDLINE_DMA_TIER_ASSUME    UINT64_C(4)
+
+/* States of a log. */
+#define STRANDLINE_LOG_STATE_OFF        UINT64_C(0)
+#define STRANDLINE_LOG_STATE_STARTING   UINT64_C(1)
+#define STRANDLINE_LOG_STATE_ON         UINT64_C(2)
+#define STRANDLINE_LOG_STATE_STOPPING   UINT64_C(3)
+#define STRANDLINE_LOG_STATE_UNTRUSTED  UINT64_C(4)
+
 /* Flags of sync and clear, in x4. */
 #define STRANDLINE_CPU    UINT64_C(1)
 #define STRANDLINE_DMA    UINT64_C(2)

@@ -9,6 +9,9 @@ macro_rules! coded {
         }
 
         impl $name {
+            /// Every value, in the order of their codes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
             /// The value as records and registers carry it.
             #[must_use]
             pub const fn code(self) -> u8 {

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use strandline_abi::{Call, Error, FaultRecord, Flags, LogStatus, Status, UID_WORDS};
+use strandline_abi::{
+    Call, CpuTier, DmaTier, Error, FaultRecord, Flags, LogState, LogStatus, Status, UID_WORDS,
+};
 
 const HEADER: &str = include_str!("../include/strandline.h");
 
@@ -58,6 +60,15 @@ fn every_call_status_and_flag_has_its_value_in_the_header() {
     }
     for (name, flag) in [("CPU", Flags::CPU), ("DMA", Flags::DMA), ("CLEAR_DELIVERED", Flags::CLEAR)] {
         expected.insert(name.into(), i128::from(flag.bits()));
+    }
+    for tier in CpuTier::ALL {
+        expected.insert(format!("CPU_TIER_{}", screaming(&format!("{tier:?}"))), i128::from(tier.code()));
+    }
+    for tier in DmaTier::ALL {
+        expected.insert(format!("DMA_TIER_{}", screaming(&format!("{tier:?}"))), i128::from(tier.code()));
+    }
+    for state in LogState::ALL {
+        expected.insert(format!("LOG_STATE_{}", screaming(&format!("{state:?}"))), i128::from(state.code()));
     }
     expected.insert("FAULT_WRITE".into(), i128::from(FaultRecord::WRITE));
     expected.insert("FAULT_FETCH".into(), i128::from(FaultRecord::FETCH));

@@ -8,7 +8,7 @@ use crate::stage2::{Merge, ViewError, Walker};
 impl DirtyLog {
     /// Stops the log, or undoes a start that has been begun and not ended. What was not yet reported is dropped.
     ///
-    /// `step` is 0 in the first call and then what [`Progress::More`] said. The last call ends with exactly one
+    /// `step` is 0 in the first call and then what [`Progress::More`] said, or 0 again. The last call ends with exactly one
     /// invalidation of each DMA view, and then frees the tables that were merged.
     ///
     /// # Errors
@@ -22,7 +22,8 @@ impl DirtyLog {
     ) -> Result<Progress, LogError> {
         match &self.phase {
             Phase::Off => return Err(LogError::NotOn),
-            Phase::Stopping(stopping) if step != stopping.steps => {
+            // A caller that has lost its step goes on with 0: there is one way to end a stop, to go through with it.
+            Phase::Stopping(stopping) if step != stopping.steps && step != 0 => {
                 return Err(LogError::OutOfStep(stopping.steps));
             }
             Phase::Stopping(_) => {}

@@ -495,3 +495,14 @@ fn a_vm_that_ends_gives_every_frame_back_whatever_its_log_was_doing() {
         assert_eq!(fake.free_frames(), 1200, "after {steps} steps");
     }
 }
+
+#[test]
+fn a_stop_whose_step_was_lost_goes_on_from_zero() {
+    let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+    let mut space = space(&fake, &tlb, G, DmaTier::Assume);
+    let mut log = started(&fake, &mut space, range(RAM, G));
+    let Progress::More(step) = log.stop(&fake, &mut space, 0).unwrap() else { panic!("it has more than one step") };
+    assert_eq!(log.stop(&fake, &mut space, step + 1), Err(LogError::OutOfStep(step)));
+    while log.stop(&fake, &mut space, 0).unwrap() != Progress::Done {}
+    assert_eq!((log.state(), space.cpu_view().tree.leaves().blocks_1g), (LogState::Off, 1));
+}

@@ -51,7 +51,7 @@ pub(super) fn create<'a>(
     attach(smmus, &space, &streams, &views)?;
 
     let pci = host.pci.as_ref().map(|p| VirtualPci::new(&p.ecam, functions)).unwrap_or_default();
-    announce(config, range, &space, &streams);
+    announce(config, range, ram, &space, &streams);
     Ok(Guest {
         name: &config.name,
         vm: Vm::new(space, CpuTier::Hardware),
@@ -225,23 +225,35 @@ fn attach(
     Ok(())
 }
 
-fn announce(config: &VmConfig, range: IpaRange, space: &Space<'_>, streams: &[Stream]) {
-    let leaves = space.cpu_view().tree.leaves();
+fn announce(config: &VmConfig, range: IpaRange, ram: Region, space: &Space<'_>, streams: &[Stream]) {
+    let (name, leaves) = (&config.name, space.cpu_view().tree.leaves());
     say!(
-        "strandline: VM {}: {} MiB of RAM at {}, mapped by {} blocks of 1 GiB, {} of 2 MiB",
-        config.name,
+        "strandline: VM {name}: {} MiB of RAM at guest address {} (physical {}), mapped by {} blocks of 1 GiB and {} of \
+         2 MiB",
         range.bytes() >> 20,
         range.start(),
+        ram.start(),
         leaves.blocks_1g,
         leaves.blocks_2m
     );
     for (bdf, (smmu, stream)) in config.devices.iter().zip(streams) {
-        say!("strandline: VM {}: device {bdf} is stream {stream} of SMMU {smmu}", config.name);
+        say!("strandline: VM {name}: device {bdf} is stream {stream} of SMMU {smmu}");
     }
     say!(
-        "strandline: VM {}: CPU writes by {}, DMA writes by {}",
-        config.name,
-        CpuTier::Hardware,
-        space.dma_tier()
+        "strandline: VM {name}: writes of its CPU are known by the CPU's dirty state; {}",
+        of_devices(space.dma_tier())
     );
+}
+
+/// What is known of the writes of a VM's devices, for a reader who has never heard of tiers.
+const fn of_devices(tier: DmaTier) -> &'static str {
+    match tier {
+        DmaTier::None => "it has no device",
+        DmaTier::Hardware => "those of its devices by the SMMU's dirty state",
+        DmaTier::Assume => {
+            "its devices' are not (the SMMU keeps no dirty state): every page they may write is assumed written"
+        }
+        DmaTier::Stall => "those of its devices by stalled faults",
+        DmaTier::Digest => "those of its devices by digests of what the pages hold",
+    }
 }

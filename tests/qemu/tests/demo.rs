@@ -58,7 +58,7 @@ fn a_machine_without_an_its_boots() {
 #[test]
 fn a_machine_of_64_gibibytes_boots_and_touches_only_what_it_uses() {
     let outcome = Boot::probe().option("--memory", "64G").run().success();
-    assert!(outcome.says("mapped by 64 blocks of 1 GiB"), "{}", outcome.show());
+    assert!(outcome.says("mapped by 64 blocks of 1 GiB and 0 of 2 MiB"), "{}", outcome.show());
     assert!(outcome.says("1 TLBI_S12_VMALL, 0 TLBI_S2_IPA, 1 SYNC"), "{}", outcome.show());
 }
 
