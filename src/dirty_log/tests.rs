@@ -501,8 +501,53 @@ fn a_stop_whose_step_was_lost_goes_on_from_zero() {
     let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
     let mut space = space(&fake, &tlb, G, DmaTier::Assume);
     let mut log = started(&fake, &mut space, range(RAM, G));
-    let Progress::More(step) = log.stop(&fake, &mut space, 0).unwrap() else { panic!("it has more than one step") };
+    let Progress::More(step) = log.stop(&fake, &mut space, 0).unwrap() else {
+        panic!("it has more than one step")
+    };
     assert_eq!(log.stop(&fake, &mut space, step + 1), Err(LogError::OutOfStep(step)));
     while log.stop(&fake, &mut space, 0).unwrap() != Progress::Done {}
     assert_eq!((log.state(), space.cpu_view().tree.leaves().blocks_1g), (LogState::Off, 1));
+}
+
+#[test]
+fn stop_makes_every_view_whole_in_the_order_its_walker_needs() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 2 * M, DmaTier::Hardware);
+    let slots = |space: &AddressSpace<'_, FakeTlb>| {
+        let dma = space.dma_views().next().unwrap();
+        [&space.cpu.tree, &dma.view.tree].map(|t| t.walk(&fake, Ipa(RAM)).0.pa)
+    };
+    let [cpu, dma] = slots(&space);
+    let mut log = started(&fake, &mut space, range(RAM, 2 * M));
+    let (tables, block) = ([cpu, dma].map(|pa| fake.read(pa)), 0x0008_0000_8000_07fd);
+    take_trace();
+    stop(&mut log, &fake, &mut space);
+    // EL2's own memory (the lists of unlinked tables, the bitmaps) is nobody's business.
+    let ours = |e: &Event| match e {
+        Event::Store(pa, _) => *pa == cpu,
+        Event::Free(pa) => tables.iter().any(|t| pa.0 == t & !0xfff),
+        _ => true,
+    };
+    let vttbr = Vttbr { vmid: Vmid(1), root: space.cpu.tree.root() };
+    let [cpu_table, dma_table] = tables.map(|t| Event::Free(Pa(t & !0xfff)));
+    // Behind the DMA view's table only lists and bitmaps are freed.
+    let seen: Vec<_> = take_trace().into_iter().filter(ours).take(13).collect();
+    assert_eq!(
+        seen,
+        [
+            Event::Hold,
+            Event::Swap(cpu, tables[0], 0),
+            Event::Barrier(Barrier::DsbIshst),
+            Event::Tlbi(vttbr, Tlbi::VmallS12E1Is),
+            Event::Barrier(Barrier::DsbIsh),
+            Event::Store(cpu, block),
+            Event::Barrier(Barrier::DsbIsh),
+            Event::Release,
+            cpu_table,
+            Event::Barrier(Barrier::DsbSt),
+            Event::Swap(dma, tables[1], block),
+            INVALIDATED,
+            dma_table,
+        ]
+    );
 }
