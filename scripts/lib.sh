@@ -28,8 +28,9 @@ mebibytes() {
     esac
 }
 
-# Major and minor of the emulator, as one number to compare: 10.0.2 -> 1000.
+# Major and minor of the emulator, as one number to compare: 10.0.2 -> 1000; nothing where there is none.
 qemu_version() {
+    command -v "$QEMU" >/dev/null || return 0
     "$QEMU" --version 2>/dev/null | sed -n 's/.*version \([0-9]*\)\.\([0-9]*\).*/\1 \2/p' | head -n 1 |
         while read -r major minor; do echo $((major * 100 + minor)); done
 }
