@@ -61,6 +61,10 @@ unsafe extern "C" {
 const PSTATE_RESET: u64 = 0b1111 << 6 | 0b0101;
 /// PSTATE.M: not AArch64 (bit 4), or EL2 and EL3 (bit 3).
 const PSTATE_FORBIDDEN: u64 = 0b1_1000;
+/// PSTATE.BTYPE: how the instruction was branched to; no instruction leaves it set but a branch.
+const PSTATE_BTYPE: u64 = 0b11 << 10;
+/// Bytes of an instruction.
+const INSTRUCTION_BYTES: u64 = 4;
 
 impl Vcpu {
     /// One that starts at `pc` as out of reset, with `x0`.
@@ -92,6 +96,13 @@ impl Vcpu {
             kind::SERROR => Exit::SError { esr: ESR_EL2.get() },
             _ => Exit::AArch32,
         }
+    }
+
+    /// Goes on behind the instruction that trapped, which EL2 has carried out. The last word of the address space is
+    /// followed by the first, as in the hardware: where a guest puts its instructions is no error of EL2's.
+    pub const fn skip_instruction(&mut self) {
+        self.pc = self.pc.wrapping_add(INSTRUCTION_BYTES);
+        self.pstate &= !PSTATE_BTYPE;
     }
 
     /// Puts EL1&0 of this CPU into the state a guest expects out of reset, and sets the traps and the identity of

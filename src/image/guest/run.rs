@@ -120,12 +120,12 @@ impl Guest<'_> {
                 class::HVC64 => self.call(host, smmus, inbox),
                 class::SMC64 => {
                     // A trapped SMC has not been executed; firmware calls are made by HVC.
-                    self.vcpu.pc += 4;
+                    self.vcpu.skip_instruction();
                     self.vcpu.x[0] = u64::MAX;
                     None
                 }
                 class::WFX => {
-                    self.vcpu.pc += 4;
+                    self.vcpu.skip_instruction();
                     if esr & WFX_NOT_WFI == 0 {
                         sleep();
                     }
@@ -198,7 +198,7 @@ impl Guest<'_> {
             let what = if access.write { "write to" } else { "read from" };
             return Some(self.stop(format!("{what} {}, where it has no memory", access.ipa)));
         }
-        self.vcpu.pc += 4;
+        self.vcpu.skip_instruction();
         None
     }
 
