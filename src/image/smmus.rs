@@ -140,7 +140,7 @@ impl Inbox {
             if sink.event(index, event) {
                 return;
             }
-            self.strays += 1;
+            self.strays = self.strays.saturating_add(1);
             if self.strays <= TOLD_STRAYS {
                 say!("strandline: SMMU {index}: {event}, which no VM owns");
             }

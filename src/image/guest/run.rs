@@ -288,7 +288,7 @@ impl EventSink for DeviceFaults<'_> {
         let kind = event.raw[0] & 0xff;
         let stream = u64::from(event.stream.0);
         self.faults.lock().push(FaultRecord { stream, kind, ipa: event.address, access });
-        *self.told += 1;
+        *self.told = self.told.saturating_add(1);
         if *self.told <= TOLD_FAULTS {
             say!("strandline: VM {}: a device was stopped: {event}", self.name);
         }
