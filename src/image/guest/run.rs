@@ -237,7 +237,7 @@ impl Guest<'_> {
         }
         if let Some(root) = &mut host.pci {
             for function in core::mem::take(&mut self.pci).into_functions() {
-                vpci::quiesce(&root.ecam, function.bdf(), |us| timer::sleep_until(timer::after_us(us)));
+                vpci::quiesce(&root.ecam, function.bdf(), timer::wait_us);
                 function.release(&mut root.windows);
             }
         }
