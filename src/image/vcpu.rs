@@ -118,7 +118,8 @@ impl Vcpu {
 
 /// HCR_EL2 while a guest runs (Arm ARM, HCR_EL2): stage 2 (VM), set/way cleaning also invalidates (SWIO), interrupts
 /// and SErrors come to EL2 (FMO, IMO, AMO), WFI and SMC trap (TWI, TSC), EL1 is AArch64 (RW), pointer authentication
-/// is the guest's own (APK, API).
+/// is the guest's own (APK, API). What belongs to the physical CPU and outlives the guest traps too: registers that
+/// are IMPLEMENTATION DEFINED (TIDCP, TACR), error records (TERR), limited ordering regions (TLOR).
 pub const fn hcr() -> u64 {
     const VM: u64 = 1 << 0;
     const SWIO: u64 = 1 << 1;
@@ -127,10 +128,16 @@ pub const fn hcr() -> u64 {
     const AMO: u64 = 1 << 5;
     const TWI: u64 = 1 << 13;
     const TSC: u64 = 1 << 19;
+    const TIDCP: u64 = 1 << 20;
+    const TACR: u64 = 1 << 21;
     const RW: u64 = 1 << 31;
+    const TLOR: u64 = 1 << 35;
+    const TERR: u64 = 1 << 36;
     const APK: u64 = 1 << 40;
     const API: u64 = 1 << 41;
-    VM | SWIO | FMO | IMO | AMO | TWI | TSC | RW | APK | API
+    let interrupts = FMO | IMO | AMO;
+    let traps = TWI | TSC | TIDCP | TACR | TLOR | TERR;
+    VM | SWIO | RW | interrupts | traps | APK | API
 }
 
 /// SCTLR_EL1 out of reset: MMU and caches off, and the bits that are 1 where nothing gives them a meaning (29, 28,
