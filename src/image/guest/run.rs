@@ -133,8 +133,8 @@ impl Guest<'_> {
                 }
                 class::DATA_ABORT => self.data_abort(host, esr, far, hpfar),
                 class::INSTRUCTION_ABORT => {
-                    let ipa = mmio::faulting_ipa(far, hpfar);
-                    Some(self.stop(format!("instruction fetch from {ipa}, where it has no memory")))
+                    let place = mmio::place_of_fault(esr, far, hpfar);
+                    Some(self.stop(format!("instruction fetch from {place}, where it has no memory")))
                 }
                 class::SYSTEM_REGISTER => {
                     Some(self.stop(format!("access to a system register it may not have (ESR {esr:#x})")))
@@ -178,8 +178,8 @@ impl Guest<'_> {
         let access = match mmio::decode(esr, far, hpfar) {
             Ok(access) => access,
             Err(why) => {
-                let ipa = mmio::faulting_ipa(far, hpfar);
-                return Some(self.stop(format!("access to {ipa}: {why}")));
+                let place = mmio::place_of_fault(esr, far, hpfar);
+                return Some(self.stop(format!("access to {place}: {why}")));
             }
         };
         if let Some(offset) = inside(access.ipa, guest_map::UART, guest_map::UART_BYTES) {
