@@ -1,7 +1,7 @@
 //! The boot arguments of a kernel module: what the VM is to be, and what its guest is told.
 //!
 //! The words before a word `--` configure the VM, the text after it is the guest's command line, unchanged. A text
-//! without `--` configures the VM to its end, and the guest's command line is empty.
+//! without `--` configures the VM to its end, and the guest's command line is empty. A text is at most 8 KiB long.
 //!
 //! | word | meaning | if absent |
 //! |---|---|---|
@@ -24,6 +24,8 @@ use crate::vpci::Bdf;
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
 /// The most devices one VM can have.
 pub const MAX_DEVICES: usize = 8;
+/// The longest text, in bytes: a guest's command line is copied into EL2's heap, which is small.
+pub const MAX_BYTES: usize = 8 << 10;
 /// The longest name, in bytes.
 pub const MAX_NAME_BYTES: usize = 16;
 
@@ -62,6 +64,8 @@ pub enum ArgsError {
     Duplicate(String),
     /// It is one device more than [`MAX_DEVICES`].
     TooManyDevices(String),
+    /// The text is longer than [`MAX_BYTES`]; carries its bytes.
+    TooLong(usize),
 }
 
 impl fmt::Display for ArgsError {
@@ -76,6 +80,9 @@ impl fmt::Display for ArgsError {
             Self::Malformed(word, expected) => write!(f, "'{word}': {expected}"),
             Self::Duplicate(word) => write!(f, "'{word}': given twice"),
             Self::TooManyDevices(word) => write!(f, "'{word}': a VM can have {MAX_DEVICES} devices"),
+            Self::TooLong(bytes) => {
+                write!(f, "{bytes} bytes are too many: shorten the command line, {MAX_BYTES} are possible")
+            }
         }
     }
 }
@@ -83,8 +90,11 @@ impl fmt::Display for ArgsError {
 /// Reads the boot arguments of the VM that is started as number `index`, which names it where they don't.
 ///
 /// # Errors
-/// The first word that can't be used.
+/// They are too long, or the first word that can't be used.
 pub fn parse(bootargs: &str, index: usize) -> Result<VmConfig, ArgsError> {
+    if bootargs.len() > MAX_BYTES {
+        return Err(ArgsError::TooLong(bootargs.len()));
+    }
     let (configuration, command_line) = split(bootargs);
     let mut words = Words::default();
     for word in configuration.split_ascii_whitespace() {
@@ -233,6 +243,16 @@ mod tests {
         assert_eq!(parse("", 3), Ok(plain.clone()));
         assert_eq!(parse(" \t\n", 3), Ok(plain.clone()));
         assert_eq!(parse("--", 3), Ok(plain));
+    }
+
+    #[test]
+    fn text_too_long_for_the_heap_is_refused() {
+        let longest = format!("-- {}", "x".repeat(MAX_BYTES - 3));
+        assert_eq!(config(&longest).command_line.len(), MAX_BYTES - 3);
+        assert_eq!(
+            refused(&format!("{longest}x")),
+            "8193 bytes are too many: shorten the command line, 8192 are possible"
+        );
     }
 
     #[test]

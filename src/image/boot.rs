@@ -16,8 +16,9 @@ use super::machine::{Conduit, Machine, Region, Tree, TreeError, Uart};
 use super::platform::Platform;
 use super::{banner, cache, guest, heap, irq, layout, mmu, power, timer};
 
-/// A device tree is no larger than this by the arm64 boot protocol.
-const MAX_TREE_BYTES: u32 = 2 << 20;
+/// A larger device tree is none. The arm64 boot protocol has 2 MiB for it, but loaders make room for what they add:
+/// QEMU doubles the size of a tree it is given, which it dumped with 1 MiB already.
+const MAX_TREE_BYTES: u32 = 8 << 20;
 /// It lies at a multiple of this.
 const TREE_ALIGN: u64 = 8;
 /// Magic number and size: what must be read before anything is known.
@@ -80,7 +81,8 @@ fn boot(tree_address: u64, current_el: u64) -> Result<(&'static Machine, CpuFeat
 
 /// The device tree's bytes, as many as its header says.
 fn find_tree(address: u64) -> Result<&'static [u8], TreeError> {
-    if address == 0 || !address.is_multiple_of(TREE_ALIGN) {
+    let end_of_space = u64::MAX - u64::from(MAX_TREE_BYTES);
+    if address == 0 || !address.is_multiple_of(TREE_ALIGN) || address > end_of_space {
         return Err(TreeError::Missing("device tree at the address in x0"));
     }
     let bytes = |count: usize| {

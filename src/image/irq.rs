@@ -88,6 +88,8 @@ pub fn init(machine: &Machine, cpu: &CpuFeatures) -> Result<(), IrqError> {
     let mut gic = unsafe { GicV3::new(UniqueMmioPointer::new(distributor), redistributor, 1)? };
     gic.gicr_power_on(THIS_CPU)?;
     gic.setup(THIS_CPU);
+    // The driver leaves shared interrupts as firmware had them: one whose line stays up would never let a guest run.
+    gic.enable_all_interrupts(false);
     for (index, smmu) in machine.smmus.iter().enumerate().take(SMMUS) {
         for (interrupt, intids) in [(smmu.event, &EVENT_INTIDS), (smmu.gerror, &GERROR_INTIDS)] {
             if let (Some(interrupt), Some(slot)) = (interrupt, intids.get(index)) {
@@ -125,19 +127,20 @@ fn find_redistributor(regions: &[Region], affinity: u64) -> Result<NonNull<GicrS
     for region in regions {
         let first = registers::<GicrSgi>(*region)?;
         // SAFETY: the device tree says that redistributors are there, mapped as device memory; nothing else refers to
-        // them yet, and what this iterator yields is dropped before the driver is made.
+        // them yet, and what this iterator yields is dropped before the driver is made. Should the region end before
+        // the one that calls itself the last, the iterator isn't asked for the next.
         let frames = unsafe { GicRedistributorIterator::new(first)? };
         for (index, redistributor) in frames.enumerate() {
             let typer = redistributor.typer();
             // Two 64 KiB frames each or, where there are virtual LPIs, four.
             let stride = if typer.virtual_lpis_supported() { 2 } else { 1 };
-            let end = (index + 1) * stride * size_of::<GicrSgi>();
-            if end as u64 > region.bytes() {
-                break;
-            }
-            if typer.core_mpidr() == affinity {
+            let end_of = |index: usize| ((index + 1) * stride * size_of::<GicrSgi>()) as u64;
+            if typer.core_mpidr() == affinity && end_of(index) <= region.bytes() {
                 // SAFETY: the frame ends inside the region, as was just checked.
                 return Ok(unsafe { first.add(index * stride) });
+            }
+            if end_of(index + 1) > region.bytes() {
+                break;
             }
         }
     }

@@ -87,6 +87,10 @@ impl Machine {
             if !self.ram.iter().any(|r| r.covers(region)) {
                 return Err(TreeError::OutsideRam(what, region));
             }
+            // What may not be mapped could not be read, or run, once EL2 maps the machine.
+            if let Some(hole) = self.reserved.iter().find(|r| r.no_map && r.region.overlaps(region)) {
+                return Err(TreeError::Overlap { one: (what, region), other: (hole.what, hole.region) });
+            }
             memory::push(&mut self.reserved, "reservations", Reserved { region, what, no_map: false })?;
         }
         modules::read_modules(tree, &mut self.modules)?;
@@ -111,11 +115,14 @@ impl Machine {
         fixed.into_iter().chain(redistributors).chain(smmus).chain(ecam)
     }
 
-    /// Registers are not RAM, and no two devices are one.
+    /// Registers are not RAM, and no two devices are one. Nor is what a PCIe host forwards: BARs are placed there, and
+    /// mapped for guests.
     fn check_devices(&self) -> Result<(), TreeError> {
-        for (index, device) in self.devices().enumerate() {
+        let windows = self.pcie.iter().flat_map(|p| &p.windows).map(|w| ("PCIe window", w.cpu));
+        let devices = self.devices().chain(windows);
+        for (index, device) in devices.clone().enumerate() {
             let ram = self.ram.iter().map(|r| ("RAM", *r));
-            let others = ram.chain(self.devices().take(index));
+            let others = ram.chain(devices.clone().take(index));
             for other in others {
                 if other.1.overlaps(device.1) {
                     return Err(TreeError::Overlap { one: device, other });

@@ -4,6 +4,8 @@
 //! encoding for an exception from a Data Abort). Whatever it does not describe is not emulated, and [`NotMmio`] says
 //! which case it was.
 
+use alloc::format;
+use alloc::string::{String, ToString};
 use core::fmt;
 
 use strandline::addr::Ipa;
@@ -173,6 +175,19 @@ pub fn decode(esr: u64, far: u64, hpfar: u64) -> Result<MmioAccess, NotMmio> {
 pub const fn faulting_ipa(far: u64, hpfar: u64) -> Ipa {
     let page = hpfar >> 4 & ((1 << 44) - 1);
     Ipa(page << 12 | far & 0xfff)
+}
+
+/// Where a guest's abort happened, for messages: the guest address, or after a permission fault, for which HPFAR_EL2 is
+/// UNKNOWN, the guest's virtual one. Data and instruction aborts have their fault status in the same place.
+#[must_use]
+pub fn place_of_fault(esr: u64, far: u64, hpfar: u64) -> String {
+    const STATUS: u64 = 0b11_1100;
+    const PERMISSION: u64 = 0b00_1100;
+    if esr & STATUS == PERMISSION {
+        format!("virtual address {far:#x}")
+    } else {
+        faulting_ipa(far, hpfar).to_string()
+    }
 }
 
 impl MmioAccess {

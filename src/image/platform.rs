@@ -90,6 +90,7 @@ impl Platform {
         // the guest whose it is has not started, so nobody else accesses it.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         cache::clean(pa.0, bytes.len() as u64);
+        barrier::dsb(barrier::SY);
     }
 
     /// As [`Platform::write_bytes`], with `count` zeros.
@@ -102,6 +103,7 @@ impl Platform {
         // SAFETY: as in `write_bytes`.
         unsafe { ptr::write_bytes(to, 0, count as usize) };
         cache::clean(pa.0, count);
+        barrier::dsb(barrier::SY);
     }
 
     fn owns(&self, start: u64, bytes: u64) -> bool {

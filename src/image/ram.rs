@@ -1,5 +1,6 @@
 //! Who gets which RAM: first the VMs, in pieces that their largest blocks fit, then the frame pool.
 
+use core::cmp::Reverse;
 use core::fmt;
 
 use arrayvec::ArrayVec;
@@ -68,8 +69,9 @@ impl FreeRam {
         Ok(taken)
     }
 
-    /// What is left.
-    pub fn rest(self) -> impl Iterator<Item = Region> {
+    /// What is left, the largest piece first.
+    pub fn rest(mut self) -> impl Iterator<Item = Region> {
+        self.pieces.sort_unstable_by_key(|piece| Reverse(piece.bytes()));
         self.pieces.into_iter()
     }
 }
@@ -97,6 +99,13 @@ mod tests {
         assert_eq!(free.take(8 * M, 8 * M), Ok(region(16 * M, 8 * M)));
         let rest: Vec<_> = free.rest().collect();
         assert_eq!(rest, [region(M, 7 * M), region(32 * M, 4 * M)]);
+    }
+
+    #[test]
+    fn the_rest_comes_largest_piece_first() {
+        let free = FreeRam::new(&[region(M, 2 * M), region(16 * M, 20 * M), region(64 * M, 3 * M)]);
+        let rest: Vec<_> = free.rest().map(|piece| piece.bytes() / M).collect();
+        assert_eq!(rest, [20, 3, 2]);
     }
 
     #[test]

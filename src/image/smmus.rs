@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ptr::with_exposed_provenance;
 
 use strandline::addr::StreamId;
-use strandline::smmu::{Bbml, FaultEvent, GlobalErrors, Limits, Mmio, Options, Smmu};
+use strandline::smmu::{Bbml, FaultEvent, GlobalErrorReport, GlobalErrors, Limits, Mmio, Options, Smmu};
 
 use super::console::say;
 use super::irq::{self, Pending};
@@ -32,10 +32,14 @@ pub struct Smmus {
 pub struct Inbox {
     /// Events of streams that no VM owns: counted, and the first few told.
     strays: u32,
+    /// Reports of global errors so far: the first few are told.
+    errors: u32,
 }
 
 /// How many events of strays are told.
 const TOLD_STRAYS: u32 = 8;
+/// How many reports of global errors are told: a device that floods its event queue causes them at will.
+const TOLD_ERRORS: u32 = 8;
 
 impl Smmus {
     /// Brings all of them up: every stream aborts from here on.
@@ -117,7 +121,7 @@ impl Inbox {
         for (index, smmu) in smmus.iter().enumerate() {
             if gerrors >> index & 1 == 1 {
                 let report = smmu.handle_gerror();
-                say!("strandline: SMMU {index}: global error {:?}", report.errors);
+                self.tell(index, &report);
                 if report.errors.contains(GlobalErrors::EVENT_QUEUE_ABORT) {
                     sink.lost();
                 }
@@ -135,12 +139,27 @@ impl Inbox {
         }
     }
 
+    /// Tells of a global error, unless there were many, or whoever waited behind a command has dealt with it.
+    fn tell(&mut self, index: usize, report: &GlobalErrorReport) {
+        if report.errors.is_empty() {
+            return;
+        }
+        self.errors = self.errors.saturating_add(1);
+        if self.errors > TOLD_ERRORS {
+            return;
+        }
+        say!("strandline: SMMU {index}: global error {:?}", report.errors);
+        if let Some(command) = report.command {
+            say!("strandline: SMMU {index}: {command}");
+        }
+    }
+
     fn drain(&mut self, index: usize, smmu: &RealSmmu, sink: &mut impl EventSink) {
         let drained = smmu.drain_events(|event| {
             if sink.event(index, event) {
                 return;
             }
-            self.strays += 1;
+            self.strays = self.strays.saturating_add(1);
             if self.strays <= TOLD_STRAYS {
                 say!("strandline: SMMU {index}: {event}, which no VM owns");
             }

@@ -54,6 +54,15 @@ pub fn sleep_until(deadline: u64) {
     irq::forget_timer();
 }
 
+/// Lets `us` microseconds pass, whatever interrupts come meanwhile: they are noted for [`irq::take_pending`].
+pub fn wait_us(us: u64) {
+    let deadline = after_us(us);
+    while counter() < deadline {
+        irq::window();
+        core::hint::spin_loop();
+    }
+}
+
 /// Switches EL2's timer off.
 pub fn disarm() {
     CNTHP_CTL_EL2.set(0);

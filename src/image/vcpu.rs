@@ -61,6 +61,10 @@ unsafe extern "C" {
 const PSTATE_RESET: u64 = 0b1111 << 6 | 0b0101;
 /// PSTATE.M: not AArch64 (bit 4), or EL2 and EL3 (bit 3).
 const PSTATE_FORBIDDEN: u64 = 0b1_1000;
+/// PSTATE.BTYPE: how the instruction was branched to; no instruction leaves it set but a branch.
+const PSTATE_BTYPE: u64 = 0b11 << 10;
+/// Bytes of an instruction.
+const INSTRUCTION_BYTES: u64 = 4;
 
 impl Vcpu {
     /// One that starts at `pc` as out of reset, with `x0`.
@@ -94,6 +98,13 @@ impl Vcpu {
         }
     }
 
+    /// Goes on behind the instruction that trapped, which EL2 has carried out. The last word of the address space is
+    /// followed by the first, as in the hardware: where a guest puts its instructions is no error of EL2's.
+    pub const fn skip_instruction(&mut self) {
+        self.pc = self.pc.wrapping_add(INSTRUCTION_BYTES);
+        self.pstate &= !PSTATE_BTYPE;
+    }
+
     /// Puts EL1&0 of this CPU into the state a guest expects out of reset, and sets the traps and the identity of
     /// virtual CPU number `index` of its VM. VTTBR_EL2 and VTCR_EL2 are the caller's, and are set before.
     pub fn init_el1(index: u8, cpu: &CpuFeatures) {
@@ -107,7 +118,8 @@ impl Vcpu {
 
 /// HCR_EL2 while a guest runs (Arm ARM, HCR_EL2): stage 2 (VM), set/way cleaning also invalidates (SWIO), interrupts
 /// and SErrors come to EL2 (FMO, IMO, AMO), WFI and SMC trap (TWI, TSC), EL1 is AArch64 (RW), pointer authentication
-/// is the guest's own (APK, API).
+/// is the guest's own (APK, API). What belongs to the physical CPU and outlives the guest traps too: registers that
+/// are IMPLEMENTATION DEFINED (TIDCP, TACR), error records (TERR), limited ordering regions (TLOR).
 pub const fn hcr() -> u64 {
     const VM: u64 = 1 << 0;
     const SWIO: u64 = 1 << 1;
@@ -116,10 +128,16 @@ pub const fn hcr() -> u64 {
     const AMO: u64 = 1 << 5;
     const TWI: u64 = 1 << 13;
     const TSC: u64 = 1 << 19;
+    const TIDCP: u64 = 1 << 20;
+    const TACR: u64 = 1 << 21;
     const RW: u64 = 1 << 31;
+    const TLOR: u64 = 1 << 35;
+    const TERR: u64 = 1 << 36;
     const APK: u64 = 1 << 40;
     const API: u64 = 1 << 41;
-    VM | SWIO | FMO | IMO | AMO | TWI | TSC | RW | APK | API
+    let interrupts = FMO | IMO | AMO;
+    let traps = TWI | TSC | TIDCP | TACR | TLOR | TERR;
+    VM | SWIO | RW | interrupts | traps | APK | API
 }
 
 /// SCTLR_EL1 out of reset: MMU and caches off, and the bits that are 1 where nothing gives them a meaning (29, 28,

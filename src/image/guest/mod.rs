@@ -99,14 +99,18 @@ fn one(
 /// Gives the VMs' RAM and, as table frames, all other RAM to the platform.
 #[expect(unsafe_code, reason = "says whose memory is whose")]
 fn hand_over(platform: &Platform, rams: &[Region], free: FreeRam) -> Result<(), Failure> {
-    let full = || Failure::Setup("RAM falls into too many pieces".into());
     for ram in rams {
         // SAFETY: 1, 2. It was part of `Machine::free`: mapped RAM that holds neither image, nor tree, nor module.
-        unsafe { platform.hand_over(*ram) }.map_err(|_| full())?;
+        unsafe { platform.hand_over(*ram) }.map_err(|_| {
+            Failure::Setup("there are more VMs than EL2 can keep: leave out some modules".into())
+        })?;
     }
     for piece in free.rest() {
         // SAFETY: as above; 3. `FreeRam` has given it to nobody.
-        unsafe { platform.add_frames(piece) }.map_err(|_| full())?;
+        if unsafe { platform.add_frames(piece) }.is_err() {
+            // The pool holds so many pieces: the smaller ones stay unused.
+            break;
+        }
     }
     Ok(())
 }

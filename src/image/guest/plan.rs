@@ -62,7 +62,8 @@ fn kernel(module: &Module, index: usize) -> Result<VmPlan, Failure> {
 }
 
 fn about(module: &Module, what: &str) -> Failure {
-    Failure::Setup(format!("{}: {what}", module.name))
+    // A name of its own invention may be longer than the heap.
+    Failure::Setup(format!("{:.64}: {what}", module.name))
 }
 
 /// The bytes of a module.

@@ -120,12 +120,12 @@ impl Guest<'_> {
                 class::HVC64 => self.call(host, smmus, inbox),
                 class::SMC64 => {
                     // A trapped SMC has not been executed; firmware calls are made by HVC.
-                    self.vcpu.pc += 4;
+                    self.vcpu.skip_instruction();
                     self.vcpu.x[0] = u64::MAX;
                     None
                 }
                 class::WFX => {
-                    self.vcpu.pc += 4;
+                    self.vcpu.skip_instruction();
                     if esr & WFX_NOT_WFI == 0 {
                         sleep();
                     }
@@ -133,8 +133,8 @@ impl Guest<'_> {
                 }
                 class::DATA_ABORT => self.data_abort(host, esr, far, hpfar),
                 class::INSTRUCTION_ABORT => {
-                    let ipa = mmio::faulting_ipa(far, hpfar);
-                    Some(self.stop(format!("instruction fetch from {ipa}, where it has no memory")))
+                    let place = mmio::place_of_fault(esr, far, hpfar);
+                    Some(self.stop(format!("instruction fetch from {place}, where it has no memory")))
                 }
                 class::SYSTEM_REGISTER => {
                     Some(self.stop(format!("access to a system register it may not have (ESR {esr:#x})")))
@@ -178,8 +178,8 @@ impl Guest<'_> {
         let access = match mmio::decode(esr, far, hpfar) {
             Ok(access) => access,
             Err(why) => {
-                let ipa = mmio::faulting_ipa(far, hpfar);
-                return Some(self.stop(format!("access to {ipa}: {why}")));
+                let place = mmio::place_of_fault(esr, far, hpfar);
+                return Some(self.stop(format!("access to {place}: {why}")));
             }
         };
         if let Some(offset) = inside(access.ipa, guest_map::UART, guest_map::UART_BYTES) {
@@ -198,7 +198,7 @@ impl Guest<'_> {
             let what = if access.write { "write to" } else { "read from" };
             return Some(self.stop(format!("{what} {}, where it has no memory", access.ipa)));
         }
-        self.vcpu.pc += 4;
+        self.vcpu.skip_instruction();
         None
     }
 
@@ -237,7 +237,7 @@ impl Guest<'_> {
         }
         if let Some(root) = &mut host.pci {
             for function in core::mem::take(&mut self.pci).into_functions() {
-                vpci::quiesce(&root.ecam, function.bdf(), |us| timer::sleep_until(timer::after_us(us)));
+                vpci::quiesce(&root.ecam, function.bdf(), timer::wait_us);
                 function.release(&mut root.windows);
             }
         }
@@ -288,7 +288,7 @@ impl EventSink for DeviceFaults<'_> {
         let kind = event.raw[0] & 0xff;
         let stream = u64::from(event.stream.0);
         self.faults.lock().push(FaultRecord { stream, kind, ipa: event.address, access });
-        *self.told += 1;
+        *self.told = self.told.saturating_add(1);
         if *self.told <= TOLD_FAULTS {
             say!("strandline: VM {}: a device was stopped: {event}", self.name);
         }

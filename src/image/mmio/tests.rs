@@ -18,6 +18,15 @@ fn refused(esr: u64) -> NotMmio {
 }
 
 #[test]
+fn place_of_a_permission_fault_is_the_virtual_address() {
+    // Level 3 of a translation fault (DFSC 0b000111) and of a permission fault (0b001111), of a load and of a fetch.
+    for class in [0x9200_0000, 0x8200_0000] {
+        assert_eq!(place_of_fault(class | 0x07, FAR, HPFAR), "0x9000018");
+        assert_eq!(place_of_fault(class | 0x0f, FAR, HPFAR), "virtual address 0xffff800012345018");
+    }
+}
+
+#[test]
 fn ldr_w3_is_decoded() {
     let access = MmioAccess {
         ipa: Ipa(0x0900_0018),

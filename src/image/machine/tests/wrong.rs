@@ -140,6 +140,40 @@ fn pcie_host_that_contradicts_itself_is_refused() {
     assert!(short.error().ends_with("ranges: has an entry that is broken"));
 }
 
+/// A BAR placed there would be mapped for a guest: it must not be EL2's memory, or another device.
+#[test]
+fn pcie_window_over_ram_or_a_device_is_refused() {
+    let window =
+        |at| virt().set("/pcie@10000000", "ranges", [0x0200_0000_u32, 0, at, 0, at, 0, 0x1_0000].as_slice());
+    assert!(window(0x1000_0000).read().is_ok());
+    assert_eq!(
+        window(0x4020_0000).error(),
+        "device tree: PCIe window 0x40200000..0x40210000 overlaps RAM 0x40000000..0xc0000000"
+    );
+    assert_eq!(
+        window(0x0906_0000).error(),
+        "device tree: PCIe window 0x9060000..0x9070000 overlaps SMMU 0x9050000..0x9070000"
+    );
+}
+
+#[test]
+fn image_or_tree_in_memory_that_may_not_be_mapped_is_refused() {
+    let hole = |at| {
+        let hole = node("hole@0").with("reg", reg(&[(at, 0x1000)])).flag("no-map");
+        let memory = node("reserved-memory").cells("#address-cells", &[2]).cells("#size-cells", &[2]);
+        virt().add("/", memory.flag("ranges").child(hole))
+    };
+    assert!(hole(0x5000_0000).read().is_ok());
+    assert_eq!(
+        hole(0x4800_0000).error(),
+        "device tree: device tree 0x48000000..0x48010000 overlaps hole@0 0x48000000..0x48001000"
+    );
+    assert_eq!(
+        hole(0x402f_f000).error(),
+        "device tree: image of EL2 0x40200000..0x40300000 overlaps hole@0 0x402ff000..0x40300000"
+    );
+}
+
 #[test]
 fn device_on_a_bus_that_is_not_mapped_is_refused() {
     let smmu = smmu().cells("reg", &[0x1000, 0x2_0000]);
