@@ -45,7 +45,7 @@ pub(super) fn create<'a>(
     let mut space = Space::new(host.platform, format, vmid).map_err(text)?;
     invalidate(host, &space);
     let (functions, streams) = assign(host, config)?;
-    let views = add_dma_views(host, smmus, &mut space, &streams, config.dma)?;
+    let views = add_dma_views(host, smmus, &mut space, &streams, config.dma, ram)?;
     map(host, &mut space, &functions, range, ram)?;
     load(host, plan, &kernel, &placement, range, ram, !functions.is_empty())?;
     attach(smmus, &space, &streams, &views)?;
@@ -118,6 +118,7 @@ fn add_dma_views<'a>(
     space: &mut Space<'a>,
     streams: &[Stream],
     choice: DmaChoice,
+    ram: Region,
 ) -> Result<Vec<(usize, usize)>, String> {
     let mut views: Vec<(usize, usize)> = Vec::new();
     for (smmu, stream) in streams {
@@ -125,6 +126,10 @@ fn add_dma_views<'a>(
             continue;
         }
         let driver = smmus.get(*smmu).ok_or_else(|| format!("stream {stream}: there is no SMMU {smmu}"))?;
+        let bits = driver.features().output_bits;
+        if (ram.end().0 - 1) >> bits != 0 {
+            return Err(format!("its RAM at {ram} lies beyond the {bits} address bits of SMMU {smmu}"));
+        }
         let tier = tier(driver, choice)?;
         let walker = DmaWalker {
             tlb: driver,

@@ -89,3 +89,17 @@ fn a_ramdisk_is_its_vms_own() {
     let ramdisk = qemu_tests::root().join("Cargo.lock");
     let _ = Boot::probe().option("--ramdisk", &ramdisk.display().to_string()).run().success();
 }
+
+#[test]
+fn the_image_keeps_within_its_budget() {
+    let bytes = std::fs::metadata(qemu_tests::built("strandline.img")).expect("it was built").len();
+    assert!(bytes <= 256 << 10, "the image has {bytes} bytes, its budget is 256 KiB");
+    // All memory of EL2's own, table frames, bitmaps and queues apart.
+    let outcome = Boot::case("smc", "").run().success();
+    let line = outcome.lines.iter().find(|l| l.contains("KiB with stacks and heap")).expect("the first line");
+    let kib = line
+        .split_once(" KiB")
+        .and_then(|(before, _)| before.rsplit(' ').next())
+        .and_then(|n| n.parse().ok());
+    assert!(kib.is_some_and(|kib: u64| kib <= 2048), "{line}");
+}
