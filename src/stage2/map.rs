@@ -90,7 +90,7 @@ impl Tree {
     /// walkers that aren't coherent.
     ///
     /// On return the new entries are visible to the walkers of CPUs; a device's next translation sees them after
-    /// the [`Barrier::DsbSt`] issued here.
+    /// the barrier issued here.
     pub fn map<P: Memory + Frames + Cpu>(
         &mut self,
         platform: &P,
@@ -108,7 +108,7 @@ impl Tree {
             }
             at = end;
         }
-        platform.barrier(Barrier::DsbSt);
+        platform.barrier(Barrier::behind_tables(!clean));
     }
 
     /// Fills one absent entry: with a leaf, or with a whole sub-tree.
@@ -125,7 +125,7 @@ impl Tree {
             Plan::Table => {
                 let built = builder::build(platform, layout, slot.level + 1, slot.base, reserve, clean);
                 let Some(Built { table, contents }) = built else { return };
-                platform.barrier(Barrier::DsbSt);
+                platform.barrier(Barrier::behind_tables(!clean));
                 (descriptor::table(table), contents)
             }
         };

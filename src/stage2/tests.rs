@@ -273,9 +273,36 @@ fn for_a_walker_that_is_not_coherent_tables_are_cleaned_before_the_link_and_the_
         [
             Event::Fill(table, 512),
             Event::Clean(table, 4096),
-            Event::Barrier(Barrier::DsbSt),
+            // A DSB of stores alone would not wait for the clean.
+            Event::Barrier(Barrier::DsbSy),
             Event::Swap(word, old, new),
             Event::Clean(word, 8),
+        ]
+    );
+}
+
+#[test]
+fn a_mapping_for_a_walker_that_is_not_coherent_waits_for_every_clean() {
+    let fake = Fake::new(8);
+    let mut tree = tree(&fake);
+    let mapping =
+        Mapping { range: range(RAM.0, 0x1000), pa: PA, rights: Rights::RAM, largest: PageSize::Size1G };
+    let mut reserve = fake.reserve(2).unwrap();
+    let word = tree.root_slot(RAM).pa;
+    take_trace();
+    tree.map(&fake, &mapping, &mut reserve, true);
+    let trace: Vec<_> = take_trace().into_iter().filter(|e| !matches!(e, Event::Fill(..))).collect();
+    let Pa(table) = Pa(fake.read(word) & !0xfff);
+    let page = leaf_pa(&fake, &tree, RAM.0).align_down(4096);
+    assert_eq!(
+        trace,
+        [
+            Event::Clean(page, 4096),
+            Event::Clean(Pa(table), 4096),
+            Event::Barrier(Barrier::DsbSy),
+            Event::Store(word, table | 3),
+            Event::Clean(word, 8),
+            Event::Barrier(Barrier::DsbSy),
         ]
     );
 }
