@@ -163,9 +163,10 @@ impl DirtyLog {
         }
     }
 
-    /// Frees what the log of a VM that has ended holds; its views are freed apart, as they are.
+    /// Frees what the log of a VM that has ended holds, the tables that a stop under way has unlinked among it: the
+    /// VMIDs of the VM's views have been invalidated since. The views are freed apart, as they are.
     pub fn dismantle(self, platform: &impl Platform) {
-        let on = match self.phase {
+        let mut on = match self.phase {
             Phase::Off => return,
             Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => on,
             Phase::Starting(starting) => {
@@ -175,6 +176,9 @@ impl DirtyLog {
                 starting.on
             }
         };
+        for retired in on.dma_retired.iter_mut().flatten().chain([&mut on.cpu_retired]) {
+            retired.free(platform);
+        }
         on.free(platform);
     }
 

@@ -495,3 +495,18 @@ fn a_vm_that_ends_gives_every_frame_back_whatever_its_log_was_doing() {
         assert_eq!(fake.free_frames(), 1200, "after {steps} steps");
     }
 }
+
+#[test]
+fn a_vm_that_ends_in_the_middle_of_a_stop_gives_every_frame_back() {
+    for steps in 1..3 {
+        let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+        let mut space = space(&fake, &tlb, G, DmaTier::Hardware);
+        let mut log = started(&fake, &mut space, range(RAM, G));
+        for step in 0..steps {
+            assert_eq!(log.stop(&fake, &mut space, step), Ok(Progress::More(step + 1)));
+        }
+        log.dismantle(&fake);
+        space.free(&fake);
+        assert_eq!(fake.free_frames(), 1200, "after {steps} steps");
+    }
+}
