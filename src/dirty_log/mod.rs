@@ -32,6 +32,8 @@ pub struct DirtyLog {
     phase: Phase,
     cpu_tier: CpuTier,
     statistics: Statistics,
+    /// Blocks split by the start under way, or else the last one.
+    split_by_start: u64,
 }
 
 /// What logs of a VM have done so far.
@@ -84,7 +86,6 @@ struct Starting {
     cpu: Option<Split>,
     dma: [Option<Split>; MAX_DMA_VIEWS],
     steps: u64,
-    blocks: u64,
 }
 
 /// A stop under way.
@@ -115,7 +116,7 @@ impl DirtyLog {
     /// A log that is off, of a VM whose vCPUs' writes come to be known by `cpu_tier`.
     #[must_use]
     pub fn new(cpu_tier: CpuTier) -> Self {
-        Self { phase: Phase::Off, cpu_tier, statistics: Statistics::default() }
+        Self { phase: Phase::Off, cpu_tier, statistics: Statistics::default(), split_by_start: 0 }
     }
 
     /// What it is doing.
