@@ -12,14 +12,14 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use strandline_abi::{CpuTier, LogState, Tiers};
+use strandline_abi::{CpuTier, LogSource, LogState, Tiers};
 
 pub use bitmap::Bitmap;
 pub use error::LogError;
 pub use sync::{Cleared, Synced};
 
 use crate::addr::{IpaRange, PAGE_BYTES, PAGE_SHIFT};
-use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
+use crate::address_space::{AddressSpace, MAX_DMA_VIEWS, SpaceError};
 use crate::hw::Platform;
 use crate::stage2::{Merge, Retired, Split};
 
@@ -162,6 +162,29 @@ impl DirtyLog {
         {
             on.cpu.set(platform, on.page(part), part.pages());
         }
+    }
+
+    /// Unmaps a region of the VM whose log this is, as [`AddressSpace::unmap`] does; what was written in it, and not
+    /// yet reported, stays in the log.
+    ///
+    /// # Errors
+    /// Those of [`AddressSpace::unmap`]; [`SpaceError::Logged`] while a start or stop of a log of it is under way.
+    pub fn unmap<P: Platform, D: crate::hw::DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+        range: IpaRange,
+    ) -> Result<(), SpaceError> {
+        let Phase::On(on) = &self.phase else { return space.unmap(platform, range) };
+        space.remove(platform, range, |source, left| {
+            if let Some(part) = on.range.intersection(left) {
+                let bitmap = match source {
+                    LogSource::Cpu => &on.cpu,
+                    LogSource::Dma => &on.dma,
+                };
+                bitmap.set(platform, on.page(part), part.pages());
+            }
+        })
     }
 
     /// Frees what the log of a VM that has ended holds, the tables that a stop under way has unlinked among it: the

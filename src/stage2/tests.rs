@@ -150,7 +150,9 @@ fn unmapping_needs_whole_leaves_and_frees_their_tables_only_after_the_invalidati
     let whole = range(RAM.0, 4 * M);
     assert_eq!(view.tree.unmap_check(&fake, whole), Ok(()));
     let mut retired = Retired::new(fake.reserve(1).unwrap());
-    view.tree.unmap(&fake, whole, &mut retired, false);
+    let mut left = 0;
+    view.tree.unmap(&fake, whole, &mut retired, false, |range, _| left += range.bytes());
+    assert_eq!(left, 4 * M);
     assert_eq!((blocks_and_pages(&view.tree), view.tree.query(&fake, RAM)), ((0, 0, 0), None));
     let held = fake.free_frames();
     view.free_retired(&fake, &mut retired);
