@@ -238,6 +238,13 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
         result
     }
 
+    /// Whether all of a range is one mapping of the VM: what is mapped apart is unmapped apart, and never becomes one
+    /// block.
+    pub(crate) fn one_region(&self) -> impl Fn(IpaRange) -> bool + use<D> {
+        let regions = self.regions;
+        move |range| regions.iter().flatten().any(|r| r.range.covers(range))
+    }
+
     fn mapping(&self, region: &Region) -> Mapping {
         let logged = self.logged.is_some_and(|l| l.overlaps(region.range));
         let largest = if logged { PageSize::Size4K } else { PageSize::Size1G };

@@ -1,6 +1,7 @@
 //! Stopping a log: every leaf writable-dirty, tables merged back to the largest blocks, one invalidation.
 
 use super::{DirtyLog, LogError, On, Phase, Progress, Stopping};
+use crate::addr::IpaRange;
 use crate::address_space::AddressSpace;
 use crate::hw::{DmaTlb, Platform};
 use crate::stage2::{Merge, Retired, View, ViewError, Walker};
@@ -66,14 +67,16 @@ impl DirtyLog {
     ) -> Result<bool, ViewError> {
         let Phase::Stopping(Stopping { on, cpu, dma, steps }) = &mut self.phase else { return Ok(true) };
         *steps += 1;
+        let whole = space.one_region();
         if cpu.is_some() {
-            self.statistics.blocks_merged += merge_step(platform, cpu, &mut space.cpu, &mut on.cpu_retired)?;
+            self.statistics.blocks_merged +=
+                merge_step(platform, cpu, &mut space.cpu, &mut on.cpu_retired, whole)?;
             return Ok(false);
         }
         let views = space.dma.iter_mut().zip(on.dma_retired.iter_mut());
         for (merge, (view, retired)) in dma.iter_mut().zip(views) {
             if let (Some(_), Some(view), Some(retired)) = (&merge, view, retired) {
-                self.statistics.blocks_merged += merge_step(platform, merge, &mut view.view, retired)?;
+                self.statistics.blocks_merged += merge_step(platform, merge, &mut view.view, retired, whole)?;
                 return Ok(false);
             }
         }
@@ -100,10 +103,11 @@ fn merge_step<P: Platform, W: Walker<P>>(
     place: &mut Option<Merge>,
     view: &mut View<W>,
     retired: &mut Retired,
+    whole: impl Fn(IpaRange) -> bool,
 ) -> Result<u64, ViewError> {
     let Some(merge) = place else { return Ok(0) };
     let before = merge.blocks();
-    let done = merge.step(platform, view, retired)?;
+    let done = merge.step(platform, view, retired, whole)?;
     let blocks = merge.blocks() - before;
     if done {
         *place = None;

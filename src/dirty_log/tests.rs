@@ -523,6 +523,21 @@ fn where_a_dma_view_cannot_be_invalidated_the_other_views_are_unmapped_all_the_s
 }
 
 #[test]
+fn a_stop_merges_no_two_mappings_into_one_block() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let halves = [range(RAM + 8 * M, M), range(RAM + 9 * M, M)];
+    for (half, pa) in halves.into_iter().zip([0x8080_0000, 0x8090_0000]) {
+        space.map(&fake, Region { range: half, pa: Pa(pa), reach: Reach::Ram }).unwrap();
+    }
+    let before = space.cpu_view().tree.leaves();
+    let mut log = started(&fake, &mut space, range(RAM, 10 * M));
+    stop(&mut log, &fake, &mut space);
+    assert_eq!(space.cpu_view().tree.leaves(), before);
+    assert_eq!(halves.map(|half| space.unmap(&fake, half)), [Ok(()), Ok(())]);
+}
+
+#[test]
 fn an_unmapping_invalidates_dma_views_first_and_the_cpu_view_last() {
     let (fake, tlb) = (Fake::new(128), FakeTlb::default());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);

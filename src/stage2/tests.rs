@@ -58,7 +58,7 @@ fn split<W: Walker<Fake>>(fake: &Fake, view: &mut View<W>, range: IpaRange, stat
 fn merge<W: Walker<Fake>>(fake: &Fake, view: &mut View<W>, range: IpaRange) -> u64 {
     let mut retired = Retired::new(fake.reserve(2).unwrap());
     let mut merge = Merge::new(range);
-    while !merge.step(fake, view, &mut retired).unwrap() {}
+    while !merge.step(fake, view, &mut retired, |_| true).unwrap() {}
     view.walker.invalidate(fake, &view.tree).unwrap();
     view.free_retired(fake, &mut retired);
     retired.end(fake);
