@@ -5,14 +5,15 @@
 
 use core::fmt;
 
-use strandline_abi::DmaTier;
+use strandline_abi::{DmaTier, LogSource};
 
 use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};
 use crate::frames::{FrameReserve, OutOfFrames};
 use crate::hw::{DmaTlb, Platform};
+use crate::stage2::descriptor::Leaf;
 use crate::stage2::{
-    CpuWalker, DmaWalker, Format, LeafCounts, MapError, Mapping, Retired, Rights, Tree, View, ViewError,
-    Walker,
+    CpuWalker, DmaWalker, Format, LeafCounts, LeafState, MapError, Mapping, Retired, Rights, Tree, View,
+    ViewError, Walker,
 };
 
 /// The most DMA views of a VM: one for each tier and class of SMMU in front of its devices.
@@ -60,7 +61,7 @@ pub struct DmaView<'d, D> {
     pub tier: DmaTier,
 }
 
-/// Why an address space can't be changed; nothing has been.
+/// Why an address space can't be changed; but for [`SpaceError::View`] nothing has been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpaceError {
     /// A view can't take the mapping.
@@ -71,7 +72,10 @@ pub enum SpaceError {
     TooMany,
     /// The mapping cannot be unmapped, since no mapping is exactly this range.
     NoSuchRegion(IpaRange),
-    /// An invalidation did not complete: the memory must not be reused.
+    /// A log covers some of this range: it is unmapped by [`DirtyLog::unmap`](crate::dirty_log::DirtyLog::unmap),
+    /// once a start or stop under way has ended.
+    Logged(IpaRange),
+    /// An invalidation did not complete: the mapping is gone, but the memory must not be reused.
     View(ViewError),
 }
 
@@ -82,6 +86,7 @@ impl fmt::Display for SpaceError {
             Self::NoRoot => f.write_str("no memory for the root tables of a view"),
             Self::TooMany => f.write_str("too many mappings or DMA views in one VM"),
             Self::NoSuchRegion(range) => write!(f, "no mapping is exactly {range}"),
+            Self::Logged(range) => write!(f, "a log covers some of {range}"),
             Self::View(error) => error.fmt(f),
         }
     }
@@ -180,25 +185,64 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     /// every view has been invalidated, and the memory may be reused.
     ///
     /// # Errors
-    /// No region is exactly `range`; or hardware did not complete an invalidation: the mapping is gone, its memory
-    /// and table frames stay out of use.
+    /// No region is exactly `range`, or a log covers some of it: nothing was changed. Or hardware did not complete an
+    /// invalidation: the mapping is gone, its memory and table frames stay out of use.
     pub fn unmap<P: Platform>(&mut self, platform: &P, range: IpaRange) -> Result<(), SpaceError> {
-        let place = self
+        if self.logged.is_some_and(|l| l.overlaps(range)) {
+            return Err(SpaceError::Logged(range));
+        }
+        self.remove(platform, range, |_, _| {})
+    }
+
+    /// [`AddressSpace::unmap`] of what may be logged: shows `left` what the views knew to be written, or must be
+    /// assumed to be, as it goes.
+    pub(crate) fn remove<P: Platform>(
+        &mut self,
+        platform: &P,
+        range: IpaRange,
+        mut left: impl FnMut(LogSource, IpaRange),
+    ) -> Result<(), SpaceError> {
+        let (place, region) = self
             .regions
             .iter()
-            .position(|r| r.is_some_and(|r| r.range == range))
+            .enumerate()
+            .find_map(|(place, r)| r.filter(|r| r.range == range).map(|r| (place, r)))
             .ok_or(SpaceError::NoSuchRegion(range))?;
-        let Some(region) = self.regions[place] else { return Err(SpaceError::NoSuchRegion(range)) };
+        let (cpu, dma) = (region.reach != Reach::DmaDoorbell, region.reach != Reach::CpuDevice);
+        for view in self.dma.iter().flatten().filter(|_| dma) {
+            view.view.tree.unmap_check(platform, range)?;
+        }
+        if cpu {
+            self.cpu.tree.unmap_check(platform, range)?;
+        }
+
         self.regions[place] = None;
-        if region.reach != Reach::CpuDevice {
-            for view in self.dma.iter_mut().flatten() {
-                unmap_one(platform, &mut view.view, range)?;
-            }
+        let mut result = Ok(());
+        for view in self.dma.iter_mut().flatten().filter(|_| dma) {
+            let hardware = view.tier == DmaTier::Hardware;
+            let unmapped = unmap_one(platform, &mut view.view, range, |range, leaf| {
+                if leaf.is_logged() && (!hardware || leaf.state() == LeafState::WritableDirty) {
+                    left(LogSource::Dma, range);
+                }
+            });
+            result = result.and(unmapped);
         }
-        if region.reach != Reach::DmaDoorbell {
-            unmap_one(platform, &mut self.cpu, range)?;
+        if cpu {
+            let unmapped = unmap_one(platform, &mut self.cpu, range, |range, leaf| {
+                if leaf.is_logged() && leaf.state() == LeafState::WritableDirty {
+                    left(LogSource::Cpu, range);
+                }
+            });
+            result = result.and(unmapped);
         }
-        Ok(())
+        result
+    }
+
+    /// Whether all of a range is one mapping of the VM: what is mapped apart is unmapped apart, and never becomes one
+    /// block.
+    pub(crate) fn one_region(&self) -> impl Fn(IpaRange) -> bool + use<D> {
+        let regions = self.regions;
+        move |range| regions.iter().flatten().any(|r| r.range.covers(range))
     }
 
     fn mapping(&self, region: &Region) -> Mapping {
@@ -282,16 +326,21 @@ where
     Ok(())
 }
 
-fn unmap_one<P, W>(platform: &P, view: &mut View<W>, range: IpaRange) -> Result<(), SpaceError>
+/// Unmaps from one view, after [`Tree::unmap_check`].
+fn unmap_one<P, W>(
+    platform: &P,
+    view: &mut View<W>,
+    range: IpaRange,
+    left: impl FnMut(IpaRange, Leaf),
+) -> Result<(), SpaceError>
 where
     P: Platform,
     W: Walker<P>,
 {
-    view.tree.unmap_check(platform, range)?;
     // Without a frame for the list tables stay linked and empty: unmapping never fails for memory.
     let reserve = platform.reserve(1).unwrap_or(FrameReserve::empty());
     let mut retired = Retired::new(reserve);
-    view.tree.unmap(platform, range, &mut retired, !view.walker.is_coherent());
+    view.tree.unmap(platform, range, &mut retired, !view.walker.is_coherent(), left);
     let invalidated = view.walker.invalidate(platform, &view.tree);
     if invalidated.is_ok() {
         view.free_retired(platform, &mut retired);

@@ -86,6 +86,15 @@ pub enum Barrier {
     Isb,
 }
 
+impl Barrier {
+    /// The barrier behind stores to tables, and the cache cleans of them that a walker needs which is not
+    /// `coherent`: it waits for both. One of stores alone does not wait for cache maintenance (Arm ARM B2.6.9).
+    #[must_use]
+    pub const fn behind_tables(coherent: bool) -> Self {
+        if coherent { Self::DsbSt } else { Self::DsbSy }
+    }
+}
+
 /// TLB invalidations of EL1&0 stage 1 and 2, for the VMID of the tree that is named with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tlbi {

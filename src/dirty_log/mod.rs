@@ -12,14 +12,14 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use strandline_abi::{CpuTier, LogState, Tiers};
+use strandline_abi::{CpuTier, LogSource, LogState, Tiers};
 
 pub use bitmap::Bitmap;
 pub use error::LogError;
 pub use sync::{Cleared, Synced};
 
 use crate::addr::{IpaRange, PAGE_BYTES, PAGE_SHIFT};
-use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
+use crate::address_space::{AddressSpace, MAX_DMA_VIEWS, SpaceError};
 use crate::hw::Platform;
 use crate::stage2::{Merge, Retired, Split};
 
@@ -32,6 +32,8 @@ pub struct DirtyLog {
     phase: Phase,
     cpu_tier: CpuTier,
     statistics: Statistics,
+    /// Blocks split by the start under way, or else the last one.
+    split_by_start: u64,
 }
 
 /// What logs of a VM have done so far.
@@ -84,7 +86,6 @@ struct Starting {
     cpu: Option<Split>,
     dma: [Option<Split>; MAX_DMA_VIEWS],
     steps: u64,
-    blocks: u64,
 }
 
 /// A stop under way.
@@ -115,7 +116,7 @@ impl DirtyLog {
     /// A log that is off, of a VM whose vCPUs' writes come to be known by `cpu_tier`.
     #[must_use]
     pub fn new(cpu_tier: CpuTier) -> Self {
-        Self { phase: Phase::Off, cpu_tier, statistics: Statistics::default() }
+        Self { phase: Phase::Off, cpu_tier, statistics: Statistics::default(), split_by_start: 0 }
     }
 
     /// What it is doing.
@@ -163,9 +164,33 @@ impl DirtyLog {
         }
     }
 
-    /// Frees what the log of a VM that has ended holds; its views are freed apart, as they are.
+    /// Unmaps a region of the VM whose log this is, as [`AddressSpace::unmap`] does; what was written in it, and not
+    /// yet reported, stays in the log.
+    ///
+    /// # Errors
+    /// Those of [`AddressSpace::unmap`]; [`SpaceError::Logged`] while a start or stop of a log of it is under way.
+    pub fn unmap<P: Platform, D: crate::hw::DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+        range: IpaRange,
+    ) -> Result<(), SpaceError> {
+        let Phase::On(on) = &self.phase else { return space.unmap(platform, range) };
+        space.remove(platform, range, |source, left| {
+            if let Some(part) = on.range.intersection(left) {
+                let bitmap = match source {
+                    LogSource::Cpu => &on.cpu,
+                    LogSource::Dma => &on.dma,
+                };
+                bitmap.set(platform, on.page(part), part.pages());
+            }
+        })
+    }
+
+    /// Frees what the log of a VM that has ended holds, the tables that a stop under way has unlinked among it: the
+    /// VMIDs of the VM's views have been invalidated since. The views are freed apart, as they are.
     pub fn dismantle(self, platform: &impl Platform) {
-        let on = match self.phase {
+        let mut on = match self.phase {
             Phase::Off => return,
             Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => on,
             Phase::Starting(starting) => {
@@ -175,6 +200,9 @@ impl DirtyLog {
                 starting.on
             }
         };
+        for retired in on.dma_retired.iter_mut().flatten().chain([&mut on.cpu_retired]) {
+            retired.free(platform);
+        }
         on.free(platform);
     }
 

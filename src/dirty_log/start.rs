@@ -8,7 +8,7 @@ use crate::address_space::{AddressSpace, DmaView, MAX_DMA_VIEWS};
 use crate::frames::{FrameReserve, OutOfFrames};
 use crate::hw::{DmaTlb, Platform};
 use crate::sabotage;
-use crate::stage2::{LeafState, Retired, Split, SplitNeeds, Tree, ViewError, Walker};
+use crate::stage2::{LeafState, Retired, Split, SplitNeeds, Tree, View, ViewError, Walker};
 
 /// The grain of a log.
 const GRAIN: PageSize = PageSize::Size4K;
@@ -69,6 +69,7 @@ impl DirtyLog {
                 let starting = self.prepare(platform, space, range)?;
                 space.logged = Some(range);
                 self.phase = Phase::Starting(starting);
+                self.split_by_start = 0;
             }
             Phase::Off => return Err(LogError::OutOfStep(0)),
             Phase::Starting(starting) if starting.on.range == range && step != 0 => {
@@ -88,13 +89,10 @@ impl DirtyLog {
         }
     }
 
-    /// Blocks split so far by the start under way, or by all starts where none is.
+    /// Blocks split so far by the start under way, or by the last one where none is; in all views.
     #[must_use]
-    pub const fn blocks_split(&self) -> u64 {
-        match &self.phase {
-            Phase::Starting(starting) => starting.blocks,
-            _ => self.statistics.blocks_split,
-        }
+    pub const fn blocks_split_by_start(&self) -> u64 {
+        self.split_by_start
     }
 
     fn prepare<P: Platform, D: DmaTlb>(
@@ -129,7 +127,7 @@ impl DirtyLog {
         let cpu_retired = cpu_needs.retired(&mut reserve);
         platform.unreserve(reserve);
         let on = On { range, cpu, dma, cpu_retired, dma_retired, untrusted: false };
-        Ok(Starting { on, cpu: (!sabotage::NO_CPU_SPLIT).then_some(split), dma: splits, steps: 0, blocks: 0 })
+        Ok(Starting { on, cpu: (!sabotage::NO_CPU_SPLIT).then_some(split), dma: splits, steps: 0 })
     }
 
     /// Does one bounded part of the start under way.
@@ -140,19 +138,21 @@ impl DirtyLog {
     ) -> Result<Progress, ViewError> {
         let Phase::Starting(starting) = &mut self.phase else { return Ok(Progress::Done) };
         starting.steps += 1;
-        if let Some(split) = &mut starting.cpu {
-            if split.step(platform, &mut space.cpu)? {
-                finish(platform, &mut starting.cpu, &mut starting.blocks);
-            }
-            return Ok(Progress::More(starting.steps));
-        }
-        for (slot, view) in starting.dma.iter_mut().zip(space.dma.iter_mut()) {
-            if let (Some(split), Some(view)) = (slot.as_mut(), view) {
-                if split.step(platform, &mut view.view)? {
-                    finish(platform, slot, &mut starting.blocks);
+        let mut blocks = None;
+        if starting.cpu.is_some() {
+            blocks = Some(split_step(platform, &mut starting.cpu, &mut space.cpu)?);
+        } else {
+            for (split, view) in starting.dma.iter_mut().zip(space.dma.iter_mut()) {
+                if let (Some(_), Some(view)) = (&split, view) {
+                    blocks = Some(split_step(platform, split, &mut view.view)?);
+                    break;
                 }
-                return Ok(Progress::More(starting.steps));
             }
+        }
+        if let Some(blocks) = blocks {
+            self.split_by_start += blocks;
+            self.statistics.blocks_split += blocks;
+            return Ok(Progress::More(starting.steps));
         }
         for view in space.dma.iter().flatten() {
             view.view.walker.invalidate(platform, &view.view.tree)?;
@@ -160,12 +160,10 @@ impl DirtyLog {
                 view.view.walker.invalidate(platform, &view.view.tree)?;
             }
         }
-        let blocks = starting.blocks;
         self.take_phase(|phase| match phase {
             Phase::Starting(starting) => Phase::On(starting.on),
             other => other,
         });
-        self.statistics.blocks_split += blocks;
         Ok(Progress::Done)
     }
 
@@ -188,12 +186,21 @@ impl DirtyLog {
     }
 }
 
-/// Ends a split whose range is done.
-fn finish(platform: &impl Platform, split: &mut Option<Split>, blocks: &mut u64) {
-    if let Some(split) = split.take() {
-        *blocks += split.blocks();
+/// Does one step of a split of `view`, and takes it out of its place when its range is done; says how many blocks the
+/// step has split.
+fn split_step<P: Platform, W: Walker<P>>(
+    platform: &P,
+    place: &mut Option<Split>,
+    view: &mut View<W>,
+) -> Result<u64, ViewError> {
+    let Some(split) = place else { return Ok(0) };
+    let before = split.blocks();
+    let done = split.step(platform, view)?;
+    let blocks = split.blocks() - before;
+    if done && let Some(split) = place.take() {
         split.end(platform);
     }
+    Ok(blocks)
 }
 
 /// Takes everything a start needs, or nothing.

@@ -1,9 +1,10 @@
 //! Stopping a log: every leaf writable-dirty, tables merged back to the largest blocks, one invalidation.
 
 use super::{DirtyLog, LogError, On, Phase, Progress, Stopping};
+use crate::addr::IpaRange;
 use crate::address_space::AddressSpace;
 use crate::hw::{DmaTlb, Platform};
-use crate::stage2::{Merge, ViewError, Walker};
+use crate::stage2::{Merge, Retired, View, ViewError, Walker};
 
 impl DirtyLog {
     /// Stops the log, or undoes a start that has been begun and not ended. What was not yet reported is dropped.
@@ -67,20 +68,16 @@ impl DirtyLog {
     ) -> Result<bool, ViewError> {
         let Phase::Stopping(Stopping { on, cpu, dma, steps }) = &mut self.phase else { return Ok(true) };
         *steps += 1;
-        if let Some(merge) = cpu {
-            if merge.step(platform, &mut space.cpu, &mut on.cpu_retired)? {
-                self.statistics.blocks_merged += merge.blocks();
-                *cpu = None;
-            }
+        let whole = space.one_region();
+        if cpu.is_some() {
+            self.statistics.blocks_merged +=
+                merge_step(platform, cpu, &mut space.cpu, &mut on.cpu_retired, whole)?;
             return Ok(false);
         }
-        for ((slot, view), retired) in dma.iter_mut().zip(space.dma.iter_mut()).zip(on.dma_retired.iter_mut())
-        {
-            if let (Some(merge), Some(view), Some(retired)) = (slot.as_mut(), view, retired) {
-                if merge.step(platform, &mut view.view, retired)? {
-                    self.statistics.blocks_merged += merge.blocks();
-                    *slot = None;
-                }
+        let views = space.dma.iter_mut().zip(on.dma_retired.iter_mut());
+        for (merge, (view, retired)) in dma.iter_mut().zip(views) {
+            if let (Some(_), Some(view), Some(retired)) = (&merge, view, retired) {
+                self.statistics.blocks_merged += merge_step(platform, merge, &mut view.view, retired, whole)?;
                 return Ok(false);
             }
         }
@@ -98,6 +95,25 @@ impl DirtyLog {
             other => other,
         });
     }
+}
+
+/// Does one step of a merge of `view`, and takes it out of its place when its range is done; says how many blocks the
+/// step has made.
+fn merge_step<P: Platform, W: Walker<P>>(
+    platform: &P,
+    place: &mut Option<Merge>,
+    view: &mut View<W>,
+    retired: &mut Retired,
+    whole: impl Fn(IpaRange) -> bool,
+) -> Result<u64, ViewError> {
+    let Some(merge) = place else { return Ok(0) };
+    let before = merge.blocks();
+    let done = merge.step(platform, view, retired, whole)?;
+    let blocks = merge.blocks() - before;
+    if done {
+        *place = None;
+    }
+    Ok(blocks)
 }
 
 fn invalidate_and_free<P: Platform, D: DmaTlb>(

@@ -3,13 +3,13 @@
 use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};
-use crate::address_space::{AddressSpace, Reach, Region};
+use crate::address_space::{AddressSpace, Reach, Region, SpaceError};
 use crate::dirty_log::{DirtyLog, LogError, Progress};
 use crate::fake::{Event, Fake, FakeTlb, take_trace};
 use crate::frames::Frames;
 use crate::hw::{Barrier, DmaTlbError, HoldTimeout, Tlbi, Vttbr};
 use crate::stage2::descriptor::S2AP_WRITE;
-use crate::stage2::{DmaWalker, Format};
+use crate::stage2::{DmaWalker, Format, MapError, ViewError};
 
 const M: u64 = 1 << 20;
 const G: u64 = 1 << 30;
@@ -459,11 +459,82 @@ fn memory_mapped_while_a_log_is_on_enters_it_by_pages_and_dirty() {
     space.unmap(&fake, hole).unwrap();
     space.map(&fake, Region { range: hole, pa: Pa(0x8000_0000), reach: Reach::Ram }).unwrap();
     let mut log = started(&fake, &mut space, hole);
-    space.unmap(&fake, hole).unwrap();
+    log.unmap(&fake, &mut space, hole).unwrap();
     space.map(&fake, Region { range: hole, pa: Pa(0xc000_0000), reach: Reach::Ram }).unwrap();
     assert_eq!(space.cpu_view().tree.leaves().pages_4k, 2048);
     assert_eq!(sync(&mut log, &fake, &space, hole, clearing(CPU)).unwrap().len(), 2048);
     assert_eq!(sync(&mut log, &fake, &space, hole, clearing(CPU)).unwrap(), []);
+}
+
+#[test]
+fn a_page_unmapped_while_a_log_is_on_stays_in_it_until_it_is_reported() {
+    for (tier, by_devices) in [(DmaTier::Hardware, vec![5, 2047]), (DmaTier::Assume, (0..2048).collect())] {
+        let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+        let mut space = space(&fake, &tlb, 8 * M, tier);
+        let all = range(RAM, 8 * M);
+        let mut log = started(&fake, &mut space, all);
+        cpu_writes(&fake, &space, RAM + 3 * 4096);
+        device_writes(&fake, &space, RAM + 5 * 4096);
+        device_writes(&fake, &space, RAM + 2047 * 4096);
+        log.unmap(&fake, &mut space, all).unwrap();
+        assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), [3]);
+        assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), by_devices, "{tier}");
+        assert_eq!(sync(&mut log, &fake, &space, all, Flags::BOTH).unwrap(), [], "{tier}: once");
+    }
+}
+
+#[test]
+fn logged_memory_is_unmapped_through_its_log_alone_and_not_while_that_changes() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    assert!(matches!(log.start(&fake, &mut space, range(RAM, 2 * M), 0), Ok(Progress::More(1))));
+    let leaves = space.cpu_view().tree.leaves();
+    assert_eq!(log.unmap(&fake, &mut space, all), Err(SpaceError::Logged(all)));
+    assert_eq!(space.unmap(&fake, all), Err(SpaceError::Logged(all)));
+    assert_eq!(space.cpu_view().tree.leaves(), leaves);
+    stop(&mut log, &fake, &mut space);
+    assert_eq!(log.unmap(&fake, &mut space, all), Ok(()));
+}
+
+#[test]
+fn an_unmapping_that_cannot_be_made_changes_nothing() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let ram = range(RAM, 8 * M);
+    // Against the rules, behind the address space's back: one of the CPU view's blocks is gone.
+    fake.write_behind(space.cpu.tree.walk(&fake, Ipa(RAM + 4 * M)).0.pa, 0);
+    let leaves = space.dma_totals();
+    let refused = Err(SpaceError::Map(MapError::NotMapped(Ipa(RAM + 4 * M))));
+    assert_eq!((space.unmap(&fake, ram), space.dma_totals()), (refused, leaves));
+    assert_eq!(space.first_outside_ram(ram), None);
+}
+
+#[test]
+fn where_a_dma_view_cannot_be_invalidated_the_other_views_are_unmapped_all_the_same() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    tlb.failures.borrow_mut().push(DmaTlbError::Timeout);
+    let failed = Err(SpaceError::View(ViewError::Dma(DmaTlbError::Timeout)));
+    assert_eq!(space.unmap(&fake, range(RAM, 8 * M)), failed);
+    assert_eq!(space.cpu_view().tree.query(&fake, Ipa(RAM)), None);
+    assert_eq!(space.first_outside_ram(range(RAM, 8 * M)), Some(Ipa(RAM)));
+}
+
+#[test]
+fn a_stop_merges_no_two_mappings_into_one_block() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let halves = [range(RAM + 8 * M, M), range(RAM + 9 * M, M)];
+    for (half, pa) in halves.into_iter().zip([0x8080_0000, 0x8090_0000]) {
+        space.map(&fake, Region { range: half, pa: Pa(pa), reach: Reach::Ram }).unwrap();
+    }
+    let before = space.cpu_view().tree.leaves();
+    let mut log = started(&fake, &mut space, range(RAM, 10 * M));
+    stop(&mut log, &fake, &mut space);
+    assert_eq!(space.cpu_view().tree.leaves(), before);
+    assert_eq!(halves.map(|half| space.unmap(&fake, half)), [Ok(()), Ok(())]);
 }
 
 #[test]
@@ -550,4 +621,19 @@ fn stop_makes_every_view_whole_in_the_order_its_walker_needs() {
             dma_table,
         ]
     );
+}
+
+#[test]
+fn a_vm_that_ends_in_the_middle_of_a_stop_gives_every_frame_back() {
+    for steps in 1..3 {
+        let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+        let mut space = space(&fake, &tlb, G, DmaTier::Hardware);
+        let mut log = started(&fake, &mut space, range(RAM, G));
+        for step in 0..steps {
+            assert_eq!(log.stop(&fake, &mut space, step), Ok(Progress::More(step + 1)));
+        }
+        log.dismantle(&fake);
+        space.free(&fake);
+        assert_eq!(fake.free_frames(), 1200, "after {steps} steps");
+    }
 }

@@ -40,12 +40,9 @@ pub(super) fn start<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argume
     }
     let mut log = lock(vm)?;
     let mut space = vm.space.write();
-    let before = log.statistics().blocks_split;
     let progress = log.start(platform, &mut space, range, step).map_err(|error| in_turn(error, step))?;
     let (status, next) = status_of(progress);
-    // While a start is under way its own count is kept apart; when it has ended it is in the sum.
-    let blocks = if progress == Progress::Done { log.blocks_split() - before } else { log.blocks_split() };
-    Ok((status, [next, log.tiers(&*space).to_bits(), blocks]))
+    Ok((status, [next, log.tiers(&*space).to_bits(), log.blocks_split_by_start()]))
 }
 
 pub(super) fn stop<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {

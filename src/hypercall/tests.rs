@@ -1,7 +1,7 @@
 //! The contract at the register level: what a guest passes, what it gets back, what it must not be able to do.
 
 use strandline_abi::{
-    Call, CpuTier, DmaTier, Error, FaultRecord, Flags, LogState, LogStatus, Tiers, UID_WORDS,
+    Call, CpuTier, DmaTier, Error, FaultRecord, Flags, LogState, LogStatus, Status, Tiers, UID_WORDS,
 };
 
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};
@@ -206,6 +206,32 @@ fn every_bad_argument_is_refused_by_its_error_and_changes_nothing() {
     assert_eq!(rig.refused(Call::Status, [end - 8, 16, 0, 0, 0]), (Error::OutOfRange, end));
     assert_eq!(rig.refused(Call::Faults, [end - 8, 1, 0, 0, 0]), (Error::OutOfRange, end));
     assert_eq!(rig.refused(Call::Faults, [BUFFER + 4, 0, 0, 0, 0]), (Error::Unaligned, BUFFER + 4));
+}
+
+#[test]
+fn blocks_are_counted_as_they_are_split_by_a_start_and_by_all_starts() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let rig = Rig::new(&fake, &tlb);
+    let split = || vm::status(&fake, &rig.vm.log.lock(), &rig.vm.space.read()).blocks_split;
+    let blocks = || {
+        let space = rig.vm.space.read();
+        space.cpu_view().tree.leaves().blocks() + space.dma_totals().0.blocks()
+    };
+    // The second start is given up before its end.
+    for steps in [u64::MAX, 2] {
+        let (before, had, mut step) = (split(), blocks(), 0);
+        while step < steps {
+            let [x0, next, _, by_this_start, _] = rig.call(Call::Start, [RAM, RAM_BYTES, 4096, 0, step]);
+            assert_eq!((by_this_start, split() - before), (had - blocks(), had - blocks()), "step {step}");
+            step = if x0 == Status::More.to_x0() { next } else { u64::MAX };
+        }
+        let (so_far, merged) = (split(), vm::status(&fake, &rig.vm.log.lock(), &rig.vm.space.read()));
+        let had = blocks();
+        rig.finish(Call::Stop, [0; 5]);
+        let after = vm::status(&fake, &rig.vm.log.lock(), &rig.vm.space.read());
+        assert_eq!(after.blocks_split, so_far);
+        assert_eq!(after.blocks_merged - merged.blocks_merged, blocks() - had);
+    }
 }
 
 #[test]

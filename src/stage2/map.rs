@@ -6,8 +6,8 @@ use crate::addr::{Ipa, IpaRange, Pa, PageSize};
 use crate::frames::{FrameReserve, Frames, OutOfFrames};
 use crate::hw::{Barrier, Cpu, Memory, Word};
 use crate::stage2::builder::{self, Built, Layout, MapLayout, Plan};
-use crate::stage2::descriptor::{self, Entry, LeafState};
-use crate::stage2::tree::{Contents, LeafCounts, Slot, Tree, leaves_below};
+use crate::stage2::descriptor::{self, Entry, Leaf, LeafState};
+use crate::stage2::tree::{Contents, LeafCounts, Slot, Tree, remove_leaves};
 use crate::stage2::{Retired, Rights};
 
 /// A mapping to be made: `range` translates to as many bytes from `pa`.
@@ -90,7 +90,7 @@ impl Tree {
     /// walkers that aren't coherent.
     ///
     /// On return the new entries are visible to the walkers of CPUs; a device's next translation sees them after
-    /// the [`Barrier::DsbSt`] issued here.
+    /// the barrier issued here.
     pub fn map<P: Memory + Frames + Cpu>(
         &mut self,
         platform: &P,
@@ -108,7 +108,7 @@ impl Tree {
             }
             at = end;
         }
-        platform.barrier(Barrier::DsbSt);
+        platform.barrier(Barrier::behind_tables(!clean));
     }
 
     /// Fills one absent entry: with a leaf, or with a whole sub-tree.
@@ -125,7 +125,7 @@ impl Tree {
             Plan::Table => {
                 let built = builder::build(platform, layout, slot.level + 1, slot.base, reserve, clean);
                 let Some(Built { table, contents }) = built else { return };
-                platform.barrier(Barrier::DsbSt);
+                platform.barrier(Barrier::behind_tables(!clean));
                 (descriptor::table(table), contents)
             }
         };
@@ -156,25 +156,26 @@ impl Tree {
         result
     }
 
-    /// Removes the leaves of `range`, after [`Tree::unmap_check`]. Tables whose whole range goes are put on
-    /// `retired` where it has room. The caller invalidates, and only then frees them and reuses the memory.
+    /// Removes the leaves of `range`, after [`Tree::unmap_check`], and shows each to `left` as it was when it went:
+    /// hardware changes it no more. Tables whose whole range goes are put on `retired` where it has room. The caller
+    /// invalidates, and only then frees them and reuses the memory.
     pub fn unmap<P: Memory + Frames + Cpu>(
         &mut self,
         platform: &P,
         range: IpaRange,
         retired: &mut Retired,
         clean: bool,
+        mut left: impl FnMut(IpaRange, Leaf),
     ) {
         let mut at = range.start();
         while at < range.end() {
             let slot = self.widest_within(platform, range, at, retired.room() > 0);
-            self.lost(leaves_below(platform, slot));
-            let entry = Entry::at(slot.level, slot.word(platform).fetch_and(0));
+            self.lost(remove_leaves(platform, slot, &mut left));
+            if let Entry::Table(table) = Entry::at(slot.level, slot.word(platform).fetch_and(0)) {
+                retired.push(platform, table, slot.level + 1);
+            }
             if clean {
                 platform.clean_to_poc(slot.pa, 8);
-            }
-            if let Entry::Table(table) = entry {
-                retired.push(platform, table, slot.level + 1);
             }
             let Some(end) = slot.range().map(IpaRange::end) else { break };
             at = end;

@@ -39,7 +39,8 @@ impl Merge {
         self.blocks
     }
 
-    /// Does a bounded part; `true` when the range is done. What was unlinked is put on `retired`, and freed by
+    /// Does a bounded part; `true` when the range is done. A range becomes a block where `whole` says that it may:
+    /// where it is one mapping. What was unlinked is put on `retired`, and freed by
     /// [`View::free_retired`] after an invalidation of the view; where `retired` has no room, tables stay.
     ///
     /// # Errors
@@ -49,6 +50,7 @@ impl Merge {
         platform: &P,
         view: &mut View<W>,
         retired: &mut Retired,
+        whole: impl Fn(IpaRange) -> bool,
     ) -> Result<bool, ViewError>
     where
         P: Memory + Frames + Cpu,
@@ -64,7 +66,7 @@ impl Merge {
             {
                 break;
             }
-            let slot = match self.find(&view.tree, platform, room > 0) {
+            let slot = match self.find(&view.tree, platform, |r| room > 0 && whole(r)) {
                 Found::Block(swap) => {
                     batch.push(swap);
                     swap.slot
@@ -85,7 +87,12 @@ impl Merge {
     }
 
     /// The largest piece at the cursor that can become a block, or else the leaf there.
-    fn find(&mut self, tree: &Tree, platform: &(impl Memory + Cpu), merge: bool) -> Found {
+    fn find(
+        &mut self,
+        tree: &Tree,
+        platform: &(impl Memory + Cpu),
+        may_merge: impl Fn(IpaRange) -> bool,
+    ) -> Found {
         let mut slot = tree.root_slot(self.at);
         loop {
             let table = match slot.entry(platform) {
@@ -94,7 +101,8 @@ impl Merge {
                 Entry::Table(table) => table,
             };
             let level = slot.level;
-            if merge && level > 0 && self.at >= self.refused[usize::from(level)] {
+            let refused = level == 0 || self.at < self.refused[usize::from(level)];
+            if !refused && slot.range().is_some_and(&may_merge) {
                 let mut contents = Contents::default();
                 let block = uniform(platform, table, level + 1, &mut contents);
                 self.looked += contents.tables;

@@ -58,7 +58,7 @@ fn split<W: Walker<Fake>>(fake: &Fake, view: &mut View<W>, range: IpaRange, stat
 fn merge<W: Walker<Fake>>(fake: &Fake, view: &mut View<W>, range: IpaRange) -> u64 {
     let mut retired = Retired::new(fake.reserve(2).unwrap());
     let mut merge = Merge::new(range);
-    while !merge.step(fake, view, &mut retired).unwrap() {}
+    while !merge.step(fake, view, &mut retired, |_| true).unwrap() {}
     view.walker.invalidate(fake, &view.tree).unwrap();
     view.free_retired(fake, &mut retired);
     retired.end(fake);
@@ -150,7 +150,9 @@ fn unmapping_needs_whole_leaves_and_frees_their_tables_only_after_the_invalidati
     let whole = range(RAM.0, 4 * M);
     assert_eq!(view.tree.unmap_check(&fake, whole), Ok(()));
     let mut retired = Retired::new(fake.reserve(1).unwrap());
-    view.tree.unmap(&fake, whole, &mut retired, false);
+    let mut left = 0;
+    view.tree.unmap(&fake, whole, &mut retired, false, |range, _| left += range.bytes());
+    assert_eq!(left, 4 * M);
     assert_eq!((blocks_and_pages(&view.tree), view.tree.query(&fake, RAM)), ((0, 0, 0), None));
     let held = fake.free_frames();
     view.free_retired(&fake, &mut retired);
@@ -273,9 +275,36 @@ fn for_a_walker_that_is_not_coherent_tables_are_cleaned_before_the_link_and_the_
         [
             Event::Fill(table, 512),
             Event::Clean(table, 4096),
-            Event::Barrier(Barrier::DsbSt),
+            // A DSB of stores alone would not wait for the clean.
+            Event::Barrier(Barrier::DsbSy),
             Event::Swap(word, old, new),
             Event::Clean(word, 8),
+        ]
+    );
+}
+
+#[test]
+fn a_mapping_for_a_walker_that_is_not_coherent_waits_for_every_clean() {
+    let fake = Fake::new(8);
+    let mut tree = tree(&fake);
+    let mapping =
+        Mapping { range: range(RAM.0, 0x1000), pa: PA, rights: Rights::RAM, largest: PageSize::Size1G };
+    let mut reserve = fake.reserve(2).unwrap();
+    let word = tree.root_slot(RAM).pa;
+    take_trace();
+    tree.map(&fake, &mapping, &mut reserve, true);
+    let trace: Vec<_> = take_trace().into_iter().filter(|e| !matches!(e, Event::Fill(..))).collect();
+    let Pa(table) = Pa(fake.read(word) & !0xfff);
+    let page = leaf_pa(&fake, &tree, RAM.0).align_down(4096);
+    assert_eq!(
+        trace,
+        [
+            Event::Clean(page, 4096),
+            Event::Clean(Pa(table), 4096),
+            Event::Barrier(Barrier::DsbSy),
+            Event::Store(word, table | 3),
+            Event::Clean(word, 8),
+            Event::Barrier(Barrier::DsbSy),
         ]
     );
 }

@@ -4,7 +4,7 @@ use crate::addr::{Ipa, IpaRange, PAGE_BYTES, Pa};
 use crate::frames::{FrameBlock, Frames};
 use crate::hw::{Memory, Word};
 use crate::stage2::Format;
-use crate::stage2::descriptor::{Entry, entry_bytes, entry_shift};
+use crate::stage2::descriptor::{Entry, Leaf, entry_bytes, entry_shift};
 
 /// Entries of one table.
 pub(crate) const ENTRIES: usize = 512;
@@ -183,7 +183,7 @@ impl Tree {
 
     /// What `ipa` translates to now: the leaf and the physical address; `None` where nothing is mapped.
     #[must_use]
-    pub fn query(&self, memory: &impl Memory, ipa: Ipa) -> Option<(crate::stage2::descriptor::Leaf, Pa)> {
+    pub fn query(&self, memory: &impl Memory, ipa: Ipa) -> Option<(Leaf, Pa)> {
         let page = IpaRange::new(ipa.align_down(PAGE_BYTES), PAGE_BYTES).ok()?;
         if !self.format.covers(page) {
             return None;
@@ -225,16 +225,27 @@ impl Tree {
     }
 }
 
-/// The leaves at and below `slot`.
-pub(crate) fn leaves_below(memory: &impl Memory, slot: Slot) -> LeafCounts {
+/// Removes the leaves at and below `slot`, and shows each to `left` as it was when it went; says how many they were.
+pub(crate) fn remove_leaves(
+    memory: &impl Memory,
+    slot: Slot,
+    left: &mut impl FnMut(IpaRange, Leaf),
+) -> LeafCounts {
     let mut leaves = LeafCounts::default();
     match slot.entry(memory) {
         Entry::Absent => {}
-        Entry::Leaf(leaf) => leaves = LeafCounts::one(leaf.level),
+        Entry::Leaf(_) => {
+            // The state it had is what the atomic operation returns.
+            let removed = Entry::at(slot.level, slot.word(memory).fetch_and(0));
+            if let (Entry::Leaf(leaf), Some(range)) = (removed, slot.range()) {
+                left(range, leaf);
+                leaves = LeafCounts::one(leaf.level);
+            }
+        }
         Entry::Table(table) => {
             let step = entry_bytes(slot.level + 1);
             for i in 0..ENTRIES as u64 {
-                leaves.add(leaves_below(memory, slot.below(table, slot.base.offset(i * step))));
+                leaves.add(remove_leaves(memory, slot.below(table, slot.base.offset(i * step)), left));
             }
         }
     }

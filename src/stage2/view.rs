@@ -205,7 +205,7 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
     }
 
     fn publish(&self, platform: &P, _tree: &Tree, batch: &Batch) -> Result<(), ViewError> {
-        platform.barrier(Barrier::DsbSt);
+        platform.barrier(Barrier::behind_tables(self.coherent));
         for swap in batch.swaps() {
             replace(platform, swap, swap.new)?;
             if !self.coherent {

@@ -57,7 +57,7 @@ pub fn status<P: Platform, D: DmaTlb>(
         dma_blocks_2m: dma.blocks_2m,
         dma_pages_4k: dma.pages_4k,
         dma_tables,
-        blocks_split: log.blocks_split(),
+        blocks_split: statistics.blocks_split,
         blocks_merged: statistics.blocks_merged,
         pages_reported: statistics.pages_reported,
         smmu_commands: commands.all,
