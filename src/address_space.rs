@@ -8,6 +8,7 @@ use core::fmt;
 use strandline_abi::{DmaTier, LogSource};
 
 use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};
+use crate::dirty_log::Ledger;
 use crate::frames::{FrameReserve, OutOfFrames};
 use crate::hw::{DmaTlb, Platform};
 use crate::stage2::descriptor::Leaf;
@@ -110,8 +111,10 @@ pub struct AddressSpace<'d, D> {
     pub(crate) cpu: View<CpuWalker>,
     pub(crate) dma: [Option<DmaView<'d, D>>; MAX_DMA_VIEWS],
     regions: [Option<Region>; MAX_REGIONS],
-    /// The range a log is on for: new mappings there use the log's granule.
-    pub(crate) logged: Option<IpaRange>,
+    /// What EL2 holds of the log that is on, or being started or stopped: new mappings in its range use its granule.
+    pub(crate) ledger: Option<Ledger>,
+    /// A start or stop is under way: structure is its own.
+    changing: bool,
 }
 
 impl<'d, D: DmaTlb> AddressSpace<'d, D> {
@@ -125,7 +128,8 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             cpu: View { tree, walker: CpuWalker { vmid } },
             dma: [const { None }; MAX_DMA_VIEWS],
             regions: [None; MAX_REGIONS],
-            logged: None,
+            ledger: None,
+            changing: false,
         })
     }
 
@@ -182,26 +186,16 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     }
 
     /// Unmaps a region that was mapped as `range`, in the DMA views first, in the CPU view last. When it returns
-    /// every view has been invalidated, and the memory may be reused.
+    /// every view has been invalidated, and the memory may be reused. What the views knew to be written under a log,
+    /// or must assume to be, stays in the log until it has been reported.
     ///
     /// # Errors
-    /// No region is exactly `range`, or a log covers some of it: nothing was changed. Or hardware did not complete an
-    /// invalidation: the mapping is gone, its memory and table frames stay out of use.
+    /// No region is exactly `range`, or a start or stop of a log of some of it is under way: nothing was changed. Or
+    /// hardware did not complete an invalidation: the mapping is gone, its memory and table frames stay out of use.
     pub fn unmap<P: Platform>(&mut self, platform: &P, range: IpaRange) -> Result<(), SpaceError> {
-        if self.logged.is_some_and(|l| l.overlaps(range)) {
+        if self.changing && self.logs(range) {
             return Err(SpaceError::Logged(range));
         }
-        self.remove(platform, range, |_, _| {})
-    }
-
-    /// [`AddressSpace::unmap`] of what may be logged: shows `left` what the views knew to be written, or must be
-    /// assumed to be, as it goes.
-    pub(crate) fn remove<P: Platform>(
-        &mut self,
-        platform: &P,
-        range: IpaRange,
-        mut left: impl FnMut(LogSource, IpaRange),
-    ) -> Result<(), SpaceError> {
         let (place, region) = self
             .regions
             .iter()
@@ -216,6 +210,12 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             self.cpu.tree.unmap_check(platform, range)?;
         }
 
+        let ledger = self.ledger.as_ref();
+        let left = |source, range| {
+            if let Some(ledger) = ledger {
+                ledger.record(platform, source, range);
+            }
+        };
         self.regions[place] = None;
         let mut result = Ok(());
         for view in self.dma.iter_mut().flatten().filter(|_| dma) {
@@ -238,6 +238,43 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
         result
     }
 
+    /// Whether some of `range` is in a log that is on, or being started or stopped.
+    fn logs(&self, range: IpaRange) -> bool {
+        self.ledger.as_ref().is_some_and(|l| l.range().overlaps(range))
+    }
+
+    /// A start has begun.
+    pub(crate) fn begin_log(&mut self, ledger: Ledger) {
+        self.ledger = Some(ledger);
+        self.changing = true;
+    }
+
+    /// The start has ended.
+    pub(crate) const fn log_is_on(&mut self) {
+        self.changing = false;
+    }
+
+    /// A stop has begun.
+    pub(crate) const fn log_is_changing(&mut self) {
+        self.changing = true;
+    }
+
+    /// The stop has ended.
+    pub(crate) fn end_log(&mut self, platform: &impl Platform) {
+        self.changing = false;
+        if let Some(ledger) = self.ledger.take() {
+            ledger.free(platform);
+        }
+    }
+
+    /// Records that EL2 has written the pages of `range` on behalf of a vCPU: called *after* the store, so that a sync
+    /// in between cannot deliver and drop the bit too early.
+    pub fn mark_written(&self, platform: &impl Platform, range: IpaRange) {
+        if let Some(ledger) = &self.ledger {
+            ledger.record(platform, LogSource::Cpu, range);
+        }
+    }
+
     /// Whether all of a range is one mapping of the VM: what is mapped apart is unmapped apart, and never becomes one
     /// block.
     pub(crate) fn one_region(&self) -> impl Fn(IpaRange) -> bool + use<D> {
@@ -246,8 +283,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     }
 
     fn mapping(&self, region: &Region) -> Mapping {
-        let logged = self.logged.is_some_and(|l| l.overlaps(region.range));
-        let largest = if logged { PageSize::Size4K } else { PageSize::Size1G };
+        let largest = if self.logs(region.range) { PageSize::Size4K } else { PageSize::Size1G };
         Mapping { range: region.range, pa: region.pa, rights: region.reach.rights(), largest }
     }
 
@@ -307,6 +343,9 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     /// Gives all table frames back. No vCPU runs on the CPU view any more, no stream uses a DMA view, and the
     /// VMIDs have been invalidated.
     pub fn free<P: Platform>(self, platform: &P) {
+        if let Some(ledger) = self.ledger {
+            ledger.free(platform);
+        }
         for view in self.dma.into_iter().flatten() {
             view.view.tree.free(platform);
         }

@@ -6,20 +6,22 @@
 
 mod bitmap;
 mod error;
+mod ledger;
 mod start;
 mod stop;
 mod sync;
 #[cfg(test)]
 mod tests;
 
-use strandline_abi::{CpuTier, LogSource, LogState, Tiers};
+use strandline_abi::{CpuTier, LogState, Tiers};
 
 pub use bitmap::Bitmap;
 pub use error::LogError;
+pub(crate) use ledger::Ledger;
 pub use sync::{Cleared, Synced};
 
-use crate::addr::{IpaRange, PAGE_BYTES, PAGE_SHIFT};
-use crate::address_space::{AddressSpace, MAX_DMA_VIEWS, SpaceError};
+use crate::addr::{IpaRange, PAGE_BYTES};
+use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
 use crate::hw::Platform;
 use crate::stage2::{Merge, Retired, Split};
 
@@ -68,10 +70,6 @@ enum Phase {
 #[derive(Debug)]
 struct On {
     range: IpaRange,
-    /// Pages written by vCPUs, and by EL2 on their behalf, not yet delivered.
-    cpu: Bitmap,
-    /// Pages written by devices, not yet delivered.
-    dma: Bitmap,
     /// Room for the tables that a stop unlinks.
     cpu_retired: Retired,
     dma_retired: [Option<Retired>; MAX_DMA_VIEWS],
@@ -98,14 +96,7 @@ struct Stopping {
 }
 
 impl On {
-    /// The index in the bitmaps of the page at the start of `part`, a part of the logged range.
-    const fn page(&self, part: IpaRange) -> u64 {
-        (part.start().0 - self.range.start().0) >> PAGE_SHIFT
-    }
-
     fn free(self, platform: &impl Platform) {
-        self.cpu.free(platform);
-        self.dma.free(platform);
         for retired in self.dma_retired.into_iter().flatten().chain([self.cpu_retired]) {
             retired.end(platform);
         }
@@ -152,39 +143,6 @@ impl DirtyLog {
     #[must_use]
     pub const fn statistics(&self) -> Statistics {
         self.statistics
-    }
-
-    /// Marks the pages of `range` that are logged as written by EL2 on behalf of a vCPU: called *after* the store,
-    /// so that a sync in between cannot deliver and drop the bit too early.
-    pub fn mark_written(&self, platform: &impl Platform, range: IpaRange) {
-        if let Phase::On(on) = &self.phase
-            && let Some(part) = on.range.intersection(range)
-        {
-            on.cpu.set(platform, on.page(part), part.pages());
-        }
-    }
-
-    /// Unmaps a region of the VM whose log this is, as [`AddressSpace::unmap`] does; what was written in it, and not
-    /// yet reported, stays in the log.
-    ///
-    /// # Errors
-    /// Those of [`AddressSpace::unmap`]; [`SpaceError::Logged`] while a start or stop of a log of it is under way.
-    pub fn unmap<P: Platform, D: crate::hw::DmaTlb>(
-        &mut self,
-        platform: &P,
-        space: &mut AddressSpace<'_, D>,
-        range: IpaRange,
-    ) -> Result<(), SpaceError> {
-        let Phase::On(on) = &self.phase else { return space.unmap(platform, range) };
-        space.remove(platform, range, |source, left| {
-            if let Some(part) = on.range.intersection(left) {
-                let bitmap = match source {
-                    LogSource::Cpu => &on.cpu,
-                    LogSource::Dma => &on.dma,
-                };
-                bitmap.set(platform, on.page(part), part.pages());
-            }
-        })
     }
 
     /// Frees what the log of a VM that has ended holds, the tables that a stop under way has unlinked among it: the

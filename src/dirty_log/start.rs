@@ -2,7 +2,7 @@
 
 use strandline_abi::{CpuTier, DmaTier};
 
-use super::{Bitmap, DirtyLog, LogError, On, Phase, Progress, Starting};
+use super::{DirtyLog, Ledger, LogError, On, Phase, Progress, Starting};
 use crate::addr::{IpaRange, PageSize};
 use crate::address_space::{AddressSpace, DmaView, MAX_DMA_VIEWS};
 use crate::frames::{FrameReserve, OutOfFrames};
@@ -66,8 +66,8 @@ impl DirtyLog {
     ) -> Result<Progress, LogError> {
         match &self.phase {
             Phase::Off if step == 0 => {
-                let starting = self.prepare(platform, space, range)?;
-                space.logged = Some(range);
+                let (starting, ledger) = self.prepare(platform, space, range)?;
+                space.begin_log(ledger);
                 self.phase = Phase::Starting(starting);
                 self.split_by_start = 0;
             }
@@ -100,8 +100,8 @@ impl DirtyLog {
         platform: &P,
         space: &AddressSpace<'_, D>,
         range: IpaRange,
-    ) -> Result<Starting, LogError> {
-        if self.cpu_tier != CpuTier::Hardware {
+    ) -> Result<(Starting, Ledger), LogError> {
+        if self.cpu_tier == CpuTier::None {
             return Err(LogError::NoCpuTier);
         }
         if let Some(outside) = space.first_outside_ram(range) {
@@ -114,7 +114,7 @@ impl DirtyLog {
             })
         });
         let frames = cpu_needs.frames() + dma_needs.iter().flatten().map(|(n, _)| n.frames()).sum::<usize>();
-        let (cpu, dma, mut reserve) = reserve_all(platform, range.pages(), frames)?;
+        let (ledger, mut reserve) = reserve_all(platform, range, frames)?;
 
         let mut splits = [const { None }; MAX_DMA_VIEWS];
         let mut dma_retired = [const { None }; MAX_DMA_VIEWS];
@@ -126,8 +126,9 @@ impl DirtyLog {
         let split = cpu_needs.split(range, LeafState::WritableClean, &mut reserve);
         let cpu_retired = cpu_needs.retired(&mut reserve);
         platform.unreserve(reserve);
-        let on = On { range, cpu, dma, cpu_retired, dma_retired, untrusted: false };
-        Ok(Starting { on, cpu: (!sabotage::NO_CPU_SPLIT).then_some(split), dma: splits, steps: 0 })
+        let on = On { range, cpu_retired, dma_retired, untrusted: false };
+        let cpu = (!sabotage::NO_CPU_SPLIT).then_some(split);
+        Ok((Starting { on, cpu, dma: splits, steps: 0 }, ledger))
     }
 
     /// Does one bounded part of the start under way.
@@ -160,6 +161,7 @@ impl DirtyLog {
                 view.view.walker.invalidate(platform, &view.view.tree)?;
             }
         }
+        space.log_is_on();
         self.take_phase(|phase| match phase {
             Phase::Starting(starting) => Phase::On(starting.on),
             other => other,
@@ -206,24 +208,18 @@ fn split_step<P: Platform, W: Walker<P>>(
 /// Takes everything a start needs, or nothing.
 fn reserve_all(
     platform: &impl Platform,
-    pages: u64,
+    range: IpaRange,
     frames: usize,
-) -> Result<(Bitmap, Bitmap, FrameReserve), LogError> {
-    let bitmaps = 2usize << Bitmap::order(pages);
-    let lack =
-        || LogError::OutOfFrames(OutOfFrames { needed: frames + bitmaps, free: platform.free_frames() });
-    if platform.free_frames() < frames + bitmaps {
+) -> Result<(Ledger, FrameReserve), LogError> {
+    let needed = frames + Ledger::frames(range.pages());
+    let lack = || LogError::OutOfFrames(OutOfFrames { needed, free: platform.free_frames() });
+    if platform.free_frames() < needed {
         return Err(lack());
     }
     let reserve = platform.reserve(frames).map_err(|_| lack())?;
-    let Some(cpu) = Bitmap::new(platform, pages) else {
+    let Some(ledger) = Ledger::new(platform, range) else {
         platform.unreserve(reserve);
         return Err(lack());
     };
-    let Some(dma) = Bitmap::new(platform, pages) else {
-        cpu.free(platform);
-        platform.unreserve(reserve);
-        return Err(lack());
-    };
-    Ok((cpu, dma, reserve))
+    Ok((ledger, reserve))
 }

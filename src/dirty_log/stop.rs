@@ -29,7 +29,10 @@ impl DirtyLog {
             }
             Phase::Stopping(_) => {}
             Phase::Starting(_) | Phase::On(_) if step != 0 => return Err(LogError::OutOfStep(0)),
-            Phase::Starting(_) | Phase::On(_) => self.begin_stop(platform),
+            Phase::Starting(_) | Phase::On(_) => {
+                space.log_is_changing();
+                self.begin_stop(platform);
+            }
         }
         let result = self.merge(platform, space);
         if result != Ok(false) {
@@ -86,7 +89,7 @@ impl DirtyLog {
     }
 
     fn end_stop<P: Platform, D: DmaTlb>(&mut self, platform: &P, space: &mut AddressSpace<'_, D>) {
-        space.logged = None;
+        space.end_log(platform);
         self.take_phase(|phase| match phase {
             Phase::Stopping(stopping) => {
                 stopping.on.free(platform);

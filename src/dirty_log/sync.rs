@@ -3,7 +3,7 @@
 use strandline_abi::{DmaTier, Flags, LogSource};
 
 use super::bitmap::ones;
-use super::{Bitmap, DirtyLog, LogError, On, STEP_PAGES};
+use super::{Bitmap, DirtyLog, Ledger, LogError, STEP_PAGES};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
 use crate::address_space::AddressSpace;
 use crate::hw::{DmaTlb, Platform};
@@ -44,6 +44,12 @@ impl DirtyLog {
         IpaRange::new(start, pages << PAGE_SHIFT).map_err(|_| LogError::OutOfStep(0))
     }
 
+    /// What EL2 holds of the log, where it is on.
+    fn ledger<'s, D>(&self, space: &'s AddressSpace<'_, D>) -> Result<&'s Ledger, LogError> {
+        self.on()?;
+        space.ledger.as_ref().ok_or(LogError::NotOn)
+    }
+
     /// Reports the pages of `part`, a step of [`DirtyLog::step_of`], that were written: 64 pages at a time, in
     /// ascending order, to `deliver` (index of the word, bits). With [`Flags::CLEAR`] what was delivered leaves the
     /// log: every view has been cleaned, and the invalidation has completed, before the first delivery.
@@ -58,15 +64,15 @@ impl DirtyLog {
         flags: Flags,
         mut deliver: impl FnMut(u64, u64),
     ) -> Result<Synced, LogError> {
-        let on = self.on()?;
+        let ledger = self.ledger(space)?;
         let clear = flags.has(Flags::CLEAR);
-        if collect(platform, space, on, flags, clear, [part].into_iter()).is_err() {
+        if collect(platform, space, ledger, flags, clear, [part].into_iter()).is_err() {
             return Err(self.distrust());
         }
         let mut reported = 0;
-        for (word, first, mask) in words(on, part) {
+        for (word, first, mask) in words(ledger, part) {
             let mut bits = 0;
-            for bitmap in bitmaps(on, flags) {
+            for bitmap in bitmaps(ledger, flags) {
                 bits |= if clear {
                     bitmap.take(platform, first, mask)
                 } else {
@@ -94,18 +100,18 @@ impl DirtyLog {
         wanted: impl Fn(u64) -> u64,
         mut deliver: impl FnMut(u64, u64),
     ) -> Result<Cleared, LogError> {
-        let on = self.on()?;
-        let runs = words(on, part).flat_map(|(word, _, mask)| {
+        let ledger = self.ledger(space)?;
+        let runs = words(ledger, part).flat_map(|(word, _, mask)| {
             let base = part.start().offset(word * 64 * PAGE_BYTES);
             runs(base, wanted(word) & mask)
         });
-        if collect(platform, space, on, flags, true, runs).is_err() {
+        if collect(platform, space, ledger, flags, true, runs).is_err() {
             return Err(self.distrust());
         }
         let mut discarded = 0;
-        for (word, first, mask) in words(on, part) {
+        for (word, first, mask) in words(ledger, part) {
             let wanted = wanted(word) & mask;
-            let bits = bitmaps(on, flags).fold(0, |bits, b| bits | b.take(platform, first, wanted));
+            let bits = bitmaps(ledger, flags).fold(0, |bits, b| bits | b.take(platform, first, wanted));
             discarded += u64::from(bits.count_ones());
             deliver(word, bits);
         }
@@ -118,21 +124,23 @@ impl DirtyLog {
 fn collect<P: Platform, D: DmaTlb>(
     platform: &P,
     space: &AddressSpace<'_, D>,
-    on: &On,
+    ledger: &Ledger,
     flags: Flags,
     clean: bool,
     ranges: impl Iterator<Item = IpaRange> + Clone,
 ) -> Result<(), ViewError> {
     let mode = if clean { Harvest::Clean } else { Harvest::Keep };
-    let record = |bitmap: &Bitmap, at: Ipa, pages: u64| {
+    let record = |source, at: Ipa, pages: u64| {
         let pages = pages + u64::from(sabotage::ONE_PAGE_TOO_MANY);
-        bitmap.set(platform, (at.0 - on.range.start().0) >> PAGE_SHIFT, pages);
+        if let Ok(written) = IpaRange::new(at, pages << PAGE_SHIFT) {
+            ledger.record(platform, source, written);
+        }
     };
     if flags.names(LogSource::Cpu) {
         space.cpu.walker.collect_updates(platform)?;
         let mut cleaned = false;
         for range in ranges.clone() {
-            cleaned |= space.cpu.tree.harvest(platform, range, mode, |at, n| record(&on.cpu, at, n));
+            cleaned |= space.cpu.tree.harvest(platform, range, mode, |at, n| record(LogSource::Cpu, at, n));
         }
         if cleaned && !sabotage::NO_INVALIDATION {
             space.cpu.walker.invalidate(platform, &space.cpu.tree)?;
@@ -147,7 +155,8 @@ fn collect<P: Platform, D: DmaTlb>(
             let mode = if hardware { mode } else { Harvest::Assume };
             let mut cleaned = false;
             for range in ranges.clone() {
-                cleaned |= dma.view.tree.harvest(platform, range, mode, |at, n| record(&on.dma, at, n));
+                cleaned |=
+                    dma.view.tree.harvest(platform, range, mode, |at, n| record(LogSource::Dma, at, n));
             }
             if cleaned {
                 dma.view.walker.invalidate(platform, &dma.view.tree)?;
@@ -158,15 +167,14 @@ fn collect<P: Platform, D: DmaTlb>(
 }
 
 /// The bitmaps of the sources that `flags` names.
-fn bitmaps(on: &On, flags: Flags) -> impl Iterator<Item = &Bitmap> {
-    let cpu = flags.names(LogSource::Cpu).then_some(&on.cpu);
-    let dma = flags.names(LogSource::Dma).then_some(&on.dma);
-    cpu.into_iter().chain(dma)
+fn bitmaps(ledger: &Ledger, flags: Flags) -> impl Iterator<Item = &Bitmap> {
+    let sources = [LogSource::Cpu, LogSource::Dma].into_iter();
+    sources.filter(move |source| flags.names(*source)).map(|source| ledger.of(source))
 }
 
 /// The words of the report about `part`: index, first page in EL2's bitmaps, and the bits that are pages of it.
-fn words(on: &On, part: IpaRange) -> impl Iterator<Item = (u64, u64, u64)> + Clone + use<> {
-    let (first, pages) = (on.page(part), part.pages() - u64::from(sabotage::ONE_PAGE_TOO_FEW));
+fn words(ledger: &Ledger, part: IpaRange) -> impl Iterator<Item = (u64, u64, u64)> + Clone + use<> {
+    let (first, pages) = (ledger.page(part), part.pages() - u64::from(sabotage::ONE_PAGE_TOO_FEW));
     (0..pages.div_ceil(64)).map(move |word| {
         let left = pages - word * 64;
         (word, first + word * 64, ones(left.min(64)))

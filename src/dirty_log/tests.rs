@@ -382,8 +382,8 @@ fn what_el2_writes_is_in_the_log() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
     let mut log = started(&fake, &mut space, range(RAM, 4 * M));
-    log.mark_written(&fake, range(RAM + 4 * M - 0x1000, 0x2000));
-    log.mark_written(&fake, range(0x1000, 0x1000));
+    space.mark_written(&fake, range(RAM + 4 * M - 0x1000, 0x2000));
+    space.mark_written(&fake, range(0x1000, 0x1000));
     assert_eq!(sync(&mut log, &fake, &space, range(RAM, 4 * M), clearing(CPU)).unwrap(), [1023]);
     assert_eq!(sync(&mut log, &fake, &space, range(RAM, 4 * M), CPU).unwrap(), []);
 }
@@ -459,7 +459,7 @@ fn memory_mapped_while_a_log_is_on_enters_it_by_pages_and_dirty() {
     space.unmap(&fake, hole).unwrap();
     space.map(&fake, Region { range: hole, pa: Pa(0x8000_0000), reach: Reach::Ram }).unwrap();
     let mut log = started(&fake, &mut space, hole);
-    log.unmap(&fake, &mut space, hole).unwrap();
+    space.unmap(&fake, hole).unwrap();
     space.map(&fake, Region { range: hole, pa: Pa(0xc000_0000), reach: Reach::Ram }).unwrap();
     assert_eq!(space.cpu_view().tree.leaves().pages_4k, 2048);
     assert_eq!(sync(&mut log, &fake, &space, hole, clearing(CPU)).unwrap().len(), 2048);
@@ -476,7 +476,7 @@ fn a_page_unmapped_while_a_log_is_on_stays_in_it_until_it_is_reported() {
         cpu_writes(&fake, &space, RAM + 3 * 4096);
         device_writes(&fake, &space, RAM + 5 * 4096);
         device_writes(&fake, &space, RAM + 2047 * 4096);
-        log.unmap(&fake, &mut space, all).unwrap();
+        space.unmap(&fake, all).unwrap();
         assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), [3]);
         assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), by_devices, "{tier}");
         assert_eq!(sync(&mut log, &fake, &space, all, Flags::BOTH).unwrap(), [], "{tier}: once");
@@ -491,11 +491,11 @@ fn logged_memory_is_unmapped_through_its_log_alone_and_not_while_that_changes() 
     let mut log = DirtyLog::new(CpuTier::Hardware);
     assert!(matches!(log.start(&fake, &mut space, range(RAM, 2 * M), 0), Ok(Progress::More(1))));
     let leaves = space.cpu_view().tree.leaves();
-    assert_eq!(log.unmap(&fake, &mut space, all), Err(SpaceError::Logged(all)));
+    assert_eq!(space.unmap(&fake, all), Err(SpaceError::Logged(all)));
     assert_eq!(space.unmap(&fake, all), Err(SpaceError::Logged(all)));
     assert_eq!(space.cpu_view().tree.leaves(), leaves);
     stop(&mut log, &fake, &mut space);
-    assert_eq!(log.unmap(&fake, &mut space, all), Ok(()));
+    assert_eq!(space.unmap(&fake, all), Ok(()));
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl GuestBuffer {
         Some(&platform.words(page.offset(offset % PAGE_BYTES), 1)[0])
     }
 
-    /// The pages it touches, for [`DirtyLog::mark_written`](crate::dirty_log::DirtyLog::mark_written).
+    /// The pages it touches, for [`AddressSpace::mark_written`].
     #[must_use]
     pub fn touched(&self) -> Option<IpaRange> {
         if self.words == 0 {

@@ -104,7 +104,7 @@ pub(super) fn sync<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argumen
             word.store(bits);
         }
     })?;
-    mark(platform, &log, &step.buffer);
+    mark(platform, &space, &step.buffer);
     Ok(step.answer(synced.reported, log.tiers(&*space).to_bits()))
 }
 
@@ -124,14 +124,14 @@ pub(super) fn clear<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argume
             word.store(bits);
         }
     })?;
-    mark(platform, &log, &step.buffer);
+    mark(platform, &space, &step.buffer);
     Ok(step.answer(cleared.discarded, log.tiers(&*space).to_bits()))
 }
 
 /// EL2's own stores count as writes of the caller's; called after them.
-fn mark(platform: &impl Platform, log: &DirtyLog, buffer: &GuestBuffer) {
+fn mark<P: Platform, D: DmaTlb>(platform: &P, space: &AddressSpace<'_, D>, buffer: &GuestBuffer) {
     if let Some(touched) = buffer.touched() {
-        log.mark_written(platform, touched);
+        space.mark_written(platform, touched);
     }
 }
 
@@ -146,13 +146,12 @@ pub(super) fn status<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argum
     let buffer = GuestBuffer::validate(platform, &space, Ipa(buffer), words)?;
     let record = vm::status(platform, &log, &space).to_words();
     store(platform, &buffer, 0, record.get(..words).unwrap_or(&record));
-    mark(platform, &log, &buffer);
+    mark(platform, &space, &buffer);
     Ok((Status::Done, [words as u64 * 8, 0, 0]))
 }
 
 pub(super) fn faults<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
     let [buffer, records, ..] = *arguments;
-    let log = lock(vm)?;
     let space = vm.space.read();
     let mut faults = vm.faults.lock();
     let count = records.min(faults.len() as u64) as usize;
@@ -164,7 +163,7 @@ pub(super) fn faults<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argum
         let Some(record) = faults.pop() else { break };
         store(platform, &buffer, i * FaultRecord::WORDS, &record.to_words());
     }
-    mark(platform, &log, &buffer);
+    mark(platform, &space, &buffer);
     Ok((Status::Done, [count as u64, faults.take_lost(), 0]))
 }
 
