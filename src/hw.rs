@@ -77,6 +77,8 @@ pub enum Barrier {
     DsbIshst,
     /// `DSB ISH`: earlier accesses and TLB invalidations are complete on all PEs before what follows.
     DsbIsh,
+    /// `DSB NSH`: earlier accesses and TLB invalidations of this PE are complete before what follows.
+    DsbNsh,
     /// `DSB ST`: earlier stores are visible to every observer, SMMUs included, before what follows (a register
     /// write that makes an SMMU look, above all).
     DsbSt,
@@ -105,6 +107,10 @@ pub enum Tlbi {
     VmallE1Is,
     /// `TLBI IPAS2E1IS`: stage-2 entries of any level for one guest page; combined entries stay.
     IpaS2E1Is(Ipa),
+    /// `TLBI IPAS2E1`: the same, on this PE alone.
+    IpaS2E1(Ipa),
+    /// `TLBI VMALLE1`: stage-1 and combined entries of the VMID, on this PE alone.
+    VmallE1,
 }
 
 /// The root of a stage-2 tree as a PE's VTTBR_EL2 holds it.

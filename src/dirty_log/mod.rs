@@ -6,6 +6,7 @@
 
 mod bitmap;
 mod error;
+mod fault;
 mod ledger;
 mod start;
 mod stop;
@@ -17,6 +18,7 @@ use strandline_abi::{CpuTier, LogState, Tiers};
 
 pub use bitmap::Bitmap;
 pub use error::LogError;
+pub use fault::WriteFault;
 pub(crate) use ledger::Ledger;
 pub use sync::{Cleared, Synced};
 

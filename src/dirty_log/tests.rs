@@ -4,7 +4,7 @@ use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::address_space::{AddressSpace, Reach, Region, SpaceError};
-use crate::dirty_log::{DirtyLog, LogError, Progress};
+use crate::dirty_log::{DirtyLog, LogError, Progress, WriteFault};
 use crate::fake::{Event, Fake, FakeTlb, take_trace};
 use crate::frames::Frames;
 use crate::hw::{Barrier, DmaTlbError, HoldTimeout, Tlbi, Vttbr};
@@ -636,4 +636,50 @@ fn a_vm_that_ends_in_the_middle_of_a_stop_gives_every_frame_back() {
         space.free(&fake);
         assert_eq!(fake.free_frames(), 1200, "after {steps} steps");
     }
+}
+
+#[test]
+fn a_write_fault_records_the_page_then_opens_it_then_invalidates_locally() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = DirtyLog::new(CpuTier::Faults);
+    start(&mut log, &fake, &mut space, all);
+    let leaf = space.cpu.tree.walk(&fake, Ipa(RAM + 0x3000)).0.pa;
+    let clean = fake.read(leaf);
+    let vttbr = Vttbr { vmid: Vmid(1), root: space.cpu.tree.root() };
+    take_trace();
+    assert_eq!(space.write_fault(&fake, Ipa(RAM + 0x3abc)), WriteFault::Recorded);
+    let trace = take_trace();
+    assert!(matches!(trace[0], Event::Or(..)), "the record comes first: {trace:?}");
+    assert_eq!(
+        trace[1..],
+        [
+            Event::Swap(leaf, clean, clean | S2AP_WRITE),
+            Event::Barrier(Barrier::DsbIshst),
+            Event::Tlbi(vttbr, Tlbi::IpaS2E1(Ipa(RAM + 0x3000))),
+            Event::Barrier(Barrier::DsbNsh),
+            Event::Tlbi(vttbr, Tlbi::VmallE1),
+            Event::Barrier(Barrier::DsbNsh),
+            Event::Barrier(Barrier::Isb),
+        ]
+    );
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), [3]);
+    // A second vCPU that faulted on the same page finds it open, and its write is in the log as well.
+    fake.or_behind(leaf, S2AP_WRITE);
+    assert_eq!(space.write_fault(&fake, Ipa(RAM + 0x3000)), WriteFault::Recorded);
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), [3]);
+}
+
+#[test]
+fn a_write_fault_where_the_vm_may_not_write_is_the_guests() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let registers = Region { range: range(0x1000_0000, M), pa: Pa(0x1000_0000), reach: Reach::CpuDevice };
+    space.map(&fake, registers).unwrap();
+    take_trace();
+    for ipa in [0x1000_0000, 0x2000_0000, RAM + 8 * M, 1 << 40, u64::MAX] {
+        assert_eq!(space.write_fault(&fake, Ipa(ipa)), WriteFault::Denied, "{ipa:#x}");
+    }
+    assert_eq!(take_trace(), []);
 }

@@ -175,6 +175,7 @@ impl Cpu for Platform {
         match barrier {
             Barrier::DsbIshst => barrier::dsb(barrier::ISHST),
             Barrier::DsbIsh => barrier::dsb(barrier::ISH),
+            Barrier::DsbNsh => barrier::dsb(barrier::NSH),
             Barrier::DsbSt => barrier::dsb(barrier::ST),
             Barrier::DsbSy => barrier::dsb(barrier::SY),
             Barrier::Isb => barrier::isb(barrier::SY),
@@ -241,6 +242,10 @@ fn issue(op: Tlbi) {
             Tlbi::IpaS2E1Is(ipa) => {
                 asm!("tlbi ipas2e1is, {}", in(reg) ipa.0 >> PAGE_SHIFT, options(nostack, preserves_flags));
             }
+            Tlbi::IpaS2E1(ipa) => {
+                asm!("tlbi ipas2e1, {}", in(reg) ipa.0 >> PAGE_SHIFT, options(nostack, preserves_flags));
+            }
+            Tlbi::VmallE1 => asm!("tlbi vmalle1", options(nostack, preserves_flags)),
         }
     }
 }
