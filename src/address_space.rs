@@ -7,7 +7,7 @@ use core::fmt;
 
 use strandline_abi::{DmaTier, LogSource};
 
-use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};
+use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::dirty_log::Ledger;
 use crate::frames::{FrameReserve, OutOfFrames};
 use crate::hw::{DmaTlb, Platform};
@@ -283,8 +283,8 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     }
 
     fn mapping(&self, region: &Region) -> Mapping {
-        let largest = if self.logs(region.range) { PageSize::Size4K } else { PageSize::Size1G };
-        Mapping { range: region.range, pa: region.pa, rights: region.reach.rights(), largest }
+        let by_pages = self.ledger.as_ref().map(Ledger::range);
+        Mapping { range: region.range, pa: region.pa, rights: region.reach.rights(), by_pages }
     }
 
     /// The first address of `range` that is not RAM of the VM; `None` where all of it is.

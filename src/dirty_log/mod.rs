@@ -4,6 +4,7 @@
 //! with it, exclusively where it changes the size of translations. Long operations are stepped: each call does a
 //! bounded part and says whether there is more.
 
+mod attach;
 mod bitmap;
 mod error;
 mod fault;
@@ -16,6 +17,7 @@ mod tests;
 
 use strandline_abi::{CpuTier, LogState, Tiers};
 
+pub use attach::{AttachError, Weakening};
 pub use bitmap::Bitmap;
 pub use error::LogError;
 pub use fault::WriteFault;

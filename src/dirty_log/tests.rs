@@ -1,5 +1,7 @@
 //! The log on fake memory: its states, its promises, and the order in which it asks hardware.
 
+mod attach;
+
 use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};

@@ -25,13 +25,13 @@ pub(crate) trait Layout {
     fn regular_pages(&self, base: Ipa) -> Option<u64>;
 }
 
-/// A new mapping: `range` to `pa`, in leaves of at most `largest`; nothing outside.
+/// A new mapping: `range` to `pa`, by pages in `by_pages`, by the largest leaves elsewhere; nothing outside.
 pub(crate) struct MapLayout {
     pub range: IpaRange,
     pub pa: Pa,
     pub rights: Rights,
     pub state: LeafState,
-    pub largest: PageSize,
+    pub by_pages: Option<IpaRange>,
 }
 
 impl MapLayout {
@@ -50,7 +50,7 @@ impl Layout for MapLayout {
         if !self.range.overlaps(entry) {
             return Plan::Word(0);
         }
-        let fits = level >= self.largest.level()
+        let fits = (level == 3 || !self.by_pages.is_some_and(|pages| pages.overlaps(entry)))
             && self.range.covers(entry)
             && self.pa_of(base).is_aligned(entry_bytes(level));
         if fits { Plan::Word(self.word(level, base)) } else { Plan::Table }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::addr::{Ipa, IpaRange, Pa, PageSize};
+use crate::addr::{Ipa, IpaRange, Pa};
 use crate::frames::{FrameReserve, Frames, OutOfFrames};
 use crate::hw::{Barrier, Cpu, Memory, Word};
 use crate::stage2::builder::{self, Built, Layout, MapLayout, Plan};
@@ -19,15 +19,15 @@ pub struct Mapping {
     pub pa: Pa,
     /// What it permits.
     pub rights: Rights,
-    /// The largest leaf allowed: the log's granule inside a logged range.
-    pub largest: PageSize,
+    /// Where leaves are 4 KiB pages, as in a logged range; elsewhere they are the largest that fit.
+    pub by_pages: Option<IpaRange>,
 }
 
 impl Mapping {
     const fn layout(&self) -> MapLayout {
         // What is mapped while a log is on enters dirty, so that its contents are carried over.
         let state = LeafState::WritableDirty;
-        MapLayout { range: self.range, pa: self.pa, rights: self.rights, state, largest: self.largest }
+        MapLayout { range: self.range, pa: self.pa, rights: self.rights, state, by_pages: self.by_pages }
     }
 }
 

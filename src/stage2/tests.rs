@@ -24,7 +24,7 @@ fn tree(fake: &Fake) -> Tree {
 }
 
 fn map(fake: &Fake, tree: &mut Tree, range: IpaRange, pa: Pa) -> Result<(), MapError> {
-    let mapping = Mapping { range, pa, rights: Rights::RAM, largest: PageSize::Size1G };
+    let mapping = Mapping { range, pa, rights: Rights::RAM, by_pages: None };
     let needed = tree.map_needs(fake, &mapping)?;
     let mut reserve = fake.reserve(needed).map_err(MapError::OutOfFrames)?;
     tree.map(fake, &mapping, &mut reserve, false);
@@ -287,8 +287,7 @@ fn for_a_walker_that_is_not_coherent_tables_are_cleaned_before_the_link_and_the_
 fn a_mapping_for_a_walker_that_is_not_coherent_waits_for_every_clean() {
     let fake = Fake::new(8);
     let mut tree = tree(&fake);
-    let mapping =
-        Mapping { range: range(RAM.0, 0x1000), pa: PA, rights: Rights::RAM, largest: PageSize::Size1G };
+    let mapping = Mapping { range: range(RAM.0, 0x1000), pa: PA, rights: Rights::RAM, by_pages: None };
     let mut reserve = fake.reserve(2).unwrap();
     let word = tree.root_slot(RAM).pa;
     take_trace();
@@ -419,12 +418,8 @@ fn device_registers_and_holes_are_never_reported() {
     let fake = Fake::new(16);
     let mut view = cpu_view(&fake, 2 * M);
     let registers = range(0x1000_0000, 2 * M);
-    let mapping = Mapping {
-        range: registers,
-        pa: Pa(registers.start().0),
-        rights: Rights::DEVICE,
-        largest: PageSize::Size1G,
-    };
+    let mapping =
+        Mapping { range: registers, pa: Pa(registers.start().0), rights: Rights::DEVICE, by_pages: None };
     let mut reserve = fake.reserve(1).unwrap();
     view.tree.map(&fake, &mapping, &mut reserve, false);
     assert_eq!(dirty(&fake, &view, range(0, 2 * G), Harvest::Assume), [(RAM.0, 512)]);

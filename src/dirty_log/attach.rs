@@ -1,0 +1,131 @@
+//! Views that come and go while a log is on.
+
+use core::fmt;
+
+use strandline_abi::{DmaTier, LogSource};
+
+use super::{DirtyLog, Phase};
+use crate::addr::{IpaRange, PageSize, Vmid};
+use crate::address_space::{AddressSpace, SpaceError};
+use crate::hw::{DmaTlb, Platform};
+use crate::stage2::{DmaWalker, Harvest, Retired, ViewError, Walker};
+
+/// Why a view could not be attached or detached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// A start or stop is under way: end it first.
+    Changing,
+    /// The view would weaken the log that is on to this tier, and the caller did not allow that.
+    Weaker(DmaTier),
+    /// There is no DMA view with this index.
+    NoSuchView(usize),
+    /// The address space can't take the view; nothing was changed.
+    Space(SpaceError),
+    /// The view's last invalidation did not complete: it is gone, its frames and its VMID stay out of use.
+    View(ViewError),
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Changing => f.write_str("a start or stop of the log is under way: end it first"),
+            Self::Weaker(tier) => {
+                write!(f, "the device would weaken the log that is on to '{tier}': allow that")
+            }
+            Self::NoSuchView(index) => write!(f, "there is no DMA view {index}"),
+            Self::Space(error) => error.fmt(f),
+            Self::View(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<SpaceError> for AttachError {
+    fn from(error: SpaceError) -> Self {
+        Self::Space(error)
+    }
+}
+
+/// Whether a log may become weaker by a device that comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weakening {
+    /// It may not: such a device is refused.
+    Refused,
+    /// The caller knows, and wants the device.
+    Accepted,
+}
+
+impl DirtyLog {
+    /// Adds a view for devices, as [`AddressSpace::add_dma_view`] does; under a log its pages have the log's granule
+    /// and enter it dirty. Gives back its index. No stream uses it yet.
+    ///
+    /// # Errors
+    /// [`AttachError`]; nothing has been changed.
+    pub fn attach_view<'d, P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'d, D>,
+        walker: DmaWalker<'d, D>,
+        tier: DmaTier,
+        weakening: Weakening,
+    ) -> Result<usize, AttachError> {
+        let on = match &mut self.phase {
+            Phase::Off => return Ok(space.add_dma_view(platform, walker, tier)?),
+            Phase::On(on) => on,
+            Phase::Starting(_) | Phase::Stopping(_) => return Err(AttachError::Changing),
+        };
+        let weaker = space.dma_tier() != DmaTier::None && tier.code() > space.dma_tier().code();
+        if weaker && weakening == Weakening::Refused {
+            return Err(AttachError::Weaker(tier));
+        }
+        // What a stop will unlink: at most a table for each 2 MiB of the range, and one at either end.
+        let roots = on.range.bytes().div_ceil(PageSize::Size2M.bytes()) + 2;
+        let frames = Retired::frames_for(usize::try_from(roots).unwrap_or(usize::MAX));
+        let reserve = platform.reserve(frames).map_err(|lack| AttachError::Space(lack.into()))?;
+        match space.add_dma_view(platform, walker, tier) {
+            Ok(index) => {
+                on.dma_retired[index] = Some(Retired::new(reserve));
+                Ok(index)
+            }
+            Err(error) => {
+                platform.unreserve(reserve);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes away DMA view `index`, which no stream uses any more: it is invalidated, then read once more (a log keeps
+    /// what it knew, or in tiers that keep no dirty state every page a device might have written, once), then its
+    /// frames are free. Gives back its VMID, which is the caller's to give back.
+    ///
+    /// # Errors
+    /// [`AttachError`]; nothing has been changed, unless it is [`AttachError::View`].
+    pub fn detach_view<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+        index: usize,
+    ) -> Result<Vmid, AttachError> {
+        if matches!(self.phase, Phase::Starting(_) | Phase::Stopping(_)) {
+            return Err(AttachError::Changing);
+        }
+        let place = space.dma.get_mut(index).ok_or(AttachError::NoSuchView(index))?;
+        let dma = place.take().ok_or(AttachError::NoSuchView(index))?;
+        if let Phase::On(on) = &mut self.phase
+            && let Some(retired) = on.dma_retired[index].take()
+        {
+            retired.end(platform);
+        }
+        dma.view.walker.invalidate(platform, &dma.view.tree).map_err(AttachError::View)?;
+        if let Some(ledger) = &space.ledger {
+            let mode = if dma.tier == DmaTier::Hardware { Harvest::Keep } else { Harvest::Assume };
+            dma.view.tree.harvest(platform, ledger.range(), mode, |at, pages| {
+                if let Ok(written) = IpaRange::new(at, pages * PageSize::Size4K.bytes()) {
+                    ledger.record(platform, LogSource::Dma, written);
+                }
+            });
+        }
+        let vmid = dma.view.walker.vmid;
+        dma.view.tree.free(platform);
+        Ok(vmid)
+    }
+}

@@ -1,0 +1,102 @@
+//! Views that come and go while a log is on.
+
+use super::*;
+use crate::dirty_log::{AttachError, Weakening};
+
+fn walker(tlb: &FakeTlb, vmid: u16) -> DmaWalker<'_, FakeTlb> {
+    DmaWalker { tlb, vmid: Vmid(vmid), coherent: true }
+}
+
+#[test]
+fn a_view_attached_under_a_log_enters_it_by_pages_and_dirty_and_leaves_by_blocks() {
+    let (fake, tlb) = (Fake::new(256), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let free = fake.free_frames();
+    let logged = range(RAM, 4 * M);
+    let mut log = started(&fake, &mut space, logged);
+    let tier = DmaTier::Hardware;
+    let index = log.attach_view(&fake, &mut space, walker(&tlb, 7), tier, Weakening::Refused).unwrap();
+    let leaves = space.dma[index].as_ref().unwrap().view.tree.leaves();
+    assert_eq!(
+        (leaves.pages_4k, leaves.blocks_2m),
+        (1024 + 1, 2),
+        "RAM in the log, the doorbell, RAM outside"
+    );
+    assert_eq!(sync(&mut log, &fake, &space, logged, clearing(DMA)).unwrap().len(), 1024);
+    assert_eq!(sync(&mut log, &fake, &space, logged, clearing(DMA)).unwrap(), []);
+    stop(&mut log, &fake, &mut space);
+    assert_eq!(space.dma[index].as_ref().unwrap().view.tree.leaves().blocks_2m, 4);
+    assert_eq!(log.detach_view(&fake, &mut space, index), Ok(Vmid(7)));
+    assert_eq!(fake.free_frames(), free);
+}
+
+#[test]
+fn a_device_that_would_weaken_the_log_is_refused_unless_the_caller_accepts() {
+    let (fake, tlb) = (Fake::new(256), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    let before = (fake.free_frames(), space.dma_totals());
+    let refused = log.attach_view(&fake, &mut space, walker(&tlb, 7), DmaTier::Assume, Weakening::Refused);
+    assert_eq!(refused, Err(AttachError::Weaker(DmaTier::Assume)));
+    assert_eq!((fake.free_frames(), space.dma_totals()), before);
+    log.attach_view(&fake, &mut space, walker(&tlb, 7), DmaTier::Assume, Weakening::Accepted).unwrap();
+    assert_eq!(log.tiers(&space).dma, DmaTier::Assume);
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap().len(), 2048);
+}
+
+#[test]
+fn a_view_is_read_once_more_between_its_last_invalidation_and_the_end_of_its_frames() {
+    let (fake, tlb) = (Fake::new(256), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    device_writes(&fake, &space, RAM + 0x5000);
+    let root = space.dma_views().next().unwrap().view.tree.root();
+    take_trace();
+    assert_eq!(log.detach_view(&fake, &mut space, 0), Ok(Vmid(2)));
+    let trace = take_trace();
+    let position = |wanted: &dyn Fn(&Event) -> bool| trace.iter().position(wanted).unwrap();
+    let invalidated = position(&|e| *e == INVALIDATED);
+    let recorded = position(&|e| matches!(e, Event::Or(..)));
+    let freed = position(&|e| *e == Event::Free(root));
+    assert!(invalidated < recorded && recorded < freed, "{trace:?}");
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), [5]);
+    assert_eq!(log.detach_view(&fake, &mut space, 0), Err(AttachError::NoSuchView(0)));
+    stop(&mut log, &fake, &mut space);
+}
+
+#[test]
+fn a_view_without_dirty_state_reports_all_it_could_write_once_when_it_leaves() {
+    let (fake, tlb) = (Fake::new(256), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    log.detach_view(&fake, &mut space, 0).unwrap();
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap().len(), 2048);
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), []);
+}
+
+#[test]
+fn what_the_last_invalidation_did_not_reach_is_never_given_back() {
+    let (fake, tlb) = (Fake::new(256), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    tlb.failures.borrow_mut().push(DmaTlbError::Timeout);
+    take_trace();
+    assert!(matches!(log.detach_view(&fake, &mut space, 0), Err(AttachError::View(_))));
+    assert!(!take_trace().iter().any(|e| matches!(e, Event::Free(_))));
+    assert_eq!(space.dma_tier(), DmaTier::None);
+}
+
+#[test]
+fn nothing_comes_or_goes_while_a_start_is_under_way() {
+    let (fake, tlb) = (Fake::new(256), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    log.start(&fake, &mut space, range(RAM, 8 * M), 0).unwrap();
+    let attached =
+        log.attach_view(&fake, &mut space, walker(&tlb, 7), DmaTier::Hardware, Weakening::Accepted);
+    assert_eq!(attached, Err(AttachError::Changing));
+    assert_eq!(log.detach_view(&fake, &mut space, 0), Err(AttachError::Changing));
+}
