@@ -9,7 +9,7 @@ mod log;
 #[cfg(test)]
 mod tests;
 
-use strandline_abi::{Call, Features, Status, UID_WORDS, VERSION};
+use strandline_abi::{Call, Status, UID_WORDS, VERSION};
 
 pub use error::CallError;
 pub use guest_memory::GuestBuffer;
@@ -23,8 +23,8 @@ pub type Arguments = [u64; 6];
 /// What a call leaves in x0 to x4.
 pub type Reply = [u64; 5];
 
-/// What a call that did not fail answers: a status, and x1 to x3.
-type Answer = Result<(Status, [u64; 3]), CallError>;
+/// What a call that did not fail answers: a status, and x1 to x4.
+type Answer = Result<(Status, [u64; 4]), CallError>;
 
 /// Carries out the call with function identifier `id` for the VM that makes it; `None` where `id` is not in the
 /// vendor-specific hypervisor range.
@@ -44,7 +44,7 @@ pub fn dispatch<P: Platform, D: DmaTlb>(
             return Some([a, b, c, d, 0]);
         }
         Some(Call::Revision) => return Some([(VERSION >> 16).into(), (VERSION & 0xffff).into(), 0, 0, 0]),
-        Some(Call::Features) => return Some(features(vm)),
+        Some(Call::Features) => log::features(vm),
         Some(Call::Start) => log::start(platform, vm, arguments),
         Some(Call::Sync) => log::sync(platform, vm, arguments),
         Some(Call::Clear) => log::clear(platform, vm, arguments),
@@ -54,24 +54,7 @@ pub fn dispatch<P: Platform, D: DmaTlb>(
         None => Err(CallError::unknown(id)),
     };
     Some(match answer {
-        Ok((status, [x1, x2, x3])) => [status.to_x0(), x1, x2, x3, 0],
+        Ok((status, [x1, x2, x3, x4])) => [status.to_x0(), x1, x2, x3, x4],
         Err(error) => [error.code.to_x0(), error.value, 0, 0, 0],
     })
-}
-
-fn features<D: DmaTlb>(vm: &Vm<'_, D>) -> Reply {
-    let numbered = Call::ALL.iter().filter(|c| c.id() >> 16 == 0xc600);
-    let features = Features {
-        version: VERSION,
-        calls: numbered.fold(0, |bits, call| bits | 1 << (call.id() & 0xffff)),
-        granules: strandline_abi::PAGE_BYTES,
-        tiers: vm.log.lock().tiers(&*vm.space.read()),
-    };
-    [
-        Status::Done.to_x0(),
-        features.version.into(),
-        features.calls,
-        features.granules,
-        features.tiers.to_bits(),
-    ]
 }
