@@ -161,7 +161,7 @@ pub(super) fn status<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argum
 
 pub(super) fn faults<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
     let [buffer, records, ..] = *arguments;
-    let space = vm.space.read();
+    let space = vm.space.try_read().ok_or(CallError::new(Error::Busy, 0))?;
     let mut faults = vm.faults.lock();
     let count = records.min(faults.len() as u64) as usize;
     // What may be written is checked, so that whether a call is right doesn't depend on what has happened.
