@@ -81,7 +81,8 @@ impl Split {
     /// invalidated owes nothing; any other owes one invalidation after the last step.
     ///
     /// # Errors
-    /// The step did not change any descriptor where it reports [`ViewError::HoldTimeout`].
+    /// Where it reports [`ViewError::HoldTimeout`] the step has split nothing and given back what it had built; what
+    /// it had cleaned already stays clean. The split is to be given up.
     pub fn step<P, W>(&mut self, platform: &P, view: &mut View<W>) -> Result<bool, ViewError>
     where
         P: Memory + Frames + Cpu,
