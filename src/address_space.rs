@@ -73,8 +73,7 @@ pub enum SpaceError {
     TooMany,
     /// The mapping cannot be unmapped, since no mapping is exactly this range.
     NoSuchRegion(IpaRange),
-    /// A log covers some of this range: it is unmapped by [`DirtyLog::unmap`](crate::dirty_log::DirtyLog::unmap),
-    /// once a start or stop under way has ended.
+    /// A log of some of this range is being started or stopped: end that first.
     Logged(IpaRange),
     /// An invalidation did not complete: the mapping is gone, but the memory must not be reused.
     View(ViewError),
@@ -87,7 +86,7 @@ impl fmt::Display for SpaceError {
             Self::NoRoot => f.write_str("no memory for the root tables of a view"),
             Self::TooMany => f.write_str("too many mappings or DMA views in one VM"),
             Self::NoSuchRegion(range) => write!(f, "no mapping is exactly {range}"),
-            Self::Logged(range) => write!(f, "a log covers some of {range}"),
+            Self::Logged(range) => write!(f, "a log of some of {range} is being started or stopped"),
             Self::View(error) => error.fmt(f),
         }
     }
@@ -161,8 +160,12 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     /// Maps `region`, in the CPU view first, in the DMA views last; all or nothing.
     ///
     /// # Errors
-    /// Something is mapped there already, frames are lacking, or the region is beyond the address size.
+    /// Something is mapped there already, frames are lacking, the region is beyond the address size, or a start or stop
+    /// of a log of some of it is under way.
     pub fn map<P: Platform>(&mut self, platform: &P, region: Region) -> Result<(), SpaceError> {
+        if self.changing && self.logs(region.range) {
+            return Err(SpaceError::Logged(region.range));
+        }
         let place = self.regions.iter().position(Option::is_none).ok_or(SpaceError::TooMany)?;
         let mapping = self.mapping(&region);
         let (cpu, dma) = (region.reach != Reach::DmaDoorbell, region.reach != Reach::CpuDevice);

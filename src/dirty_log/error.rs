@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use strandline_abi::DmaTier;
+
 use crate::addr::Ipa;
 use crate::frames::OutOfFrames;
 use crate::stage2::ViewError;
@@ -23,6 +25,8 @@ pub enum LogError {
     OutsideLog(Ipa),
     /// The CPU lacks what a log of its writes needs.
     NoCpuTier,
+    /// A device's writes were to come to be known in a way that does not exist yet.
+    NoDmaTier(DmaTier),
     /// Table frames are lacking.
     OutOfFrames(OutOfFrames),
     /// Hardware did not answer in the middle of a start, which was undone.
@@ -41,6 +45,7 @@ impl fmt::Display for LogError {
             Self::OutsideRam(ipa) => write!(f, "{ipa} is not RAM of the VM"),
             Self::OutsideLog(ipa) => write!(f, "{ipa} is outside the logged range"),
             Self::NoCpuTier => f.write_str("this CPU has no hardware dirty state (FEAT_HAFDBS)"),
+            Self::NoDmaTier(tier) => write!(f, "logging by tier '{tier}' is not supported"),
             Self::OutOfFrames(lack) => lack.fmt(f),
             Self::Abandoned(error) => write!(f, "the start was undone: {error}"),
             Self::Untrusted => f.write_str("hardware stopped answering: stop the log and start it again"),

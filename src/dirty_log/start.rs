@@ -104,6 +104,10 @@ impl DirtyLog {
         if self.cpu_tier == CpuTier::None {
             return Err(LogError::NoCpuTier);
         }
+        let unknown = |tier: &DmaTier| matches!(tier, DmaTier::Stall | DmaTier::Digest);
+        if let Some(tier) = space.dma_views().map(|view| view.tier).find(unknown) {
+            return Err(LogError::NoDmaTier(tier));
+        }
         if let Some(outside) = space.first_outside_ram(range) {
             return Err(LogError::OutsideRam(outside));
         }

@@ -685,3 +685,26 @@ fn a_write_fault_where_the_vm_may_not_write_is_the_guests() {
     }
     assert_eq!(take_trace(), []);
 }
+
+#[test]
+fn a_tier_that_does_not_exist_yet_is_refused() {
+    for tier in [DmaTier::Stall, DmaTier::Digest] {
+        let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+        let mut space = space(&fake, &tlb, 8 * M, tier);
+        let mut log = DirtyLog::new(CpuTier::Hardware);
+        let refused = log.start(&fake, &mut space, range(RAM, 8 * M), 0);
+        assert_eq!((refused, log.state()), (Err(LogError::NoDmaTier(tier)), LogState::Off));
+    }
+}
+
+#[test]
+fn nothing_is_mapped_in_a_range_whose_log_is_being_started() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let (all, region) =
+        (range(RAM, 8 * M), Region { range: range(RAM, M), pa: Pa(0x9000_0000), reach: Reach::Ram });
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    log.start(&fake, &mut space, all, 0).unwrap();
+    assert_eq!(space.map(&fake, region), Err(SpaceError::Logged(region.range)));
+    assert_eq!(space.unmap(&fake, all), Err(SpaceError::Logged(all)));
+}

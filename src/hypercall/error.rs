@@ -45,7 +45,7 @@ impl From<LogError> for CallError {
             LogError::AlreadyOn | LogError::Changing => Self::new(Error::Busy, 0),
             LogError::OutOfStep(expected) => Self::invalid(expected),
             LogError::OutsideRam(ipa) | LogError::OutsideLog(ipa) => Self::new(Error::OutOfRange, ipa.0),
-            LogError::NoCpuTier => Self::new(Error::NotSupported, 0),
+            LogError::NoCpuTier | LogError::NoDmaTier(_) => Self::new(Error::NotSupported, 0),
             LogError::OutOfFrames(lack) => Self::new(Error::NoMemory, lack.needed as u64),
             LogError::Abandoned(_) | LogError::Untrusted => Self::new(Error::Untrusted, 0),
         }

@@ -88,6 +88,6 @@ fn pages_of(start: Ipa, words: u64) -> Result<impl Iterator<Item = Ipa>, CallErr
     }
     let end = words.checked_mul(8).and_then(|bytes| start.checked_add(bytes));
     let end = end.ok_or(CallError::new(Error::OutOfRange, start.0))?;
-    let first = start.align_down(PAGE_BYTES);
+    let first = if words == 0 { end } else { start.align_down(PAGE_BYTES) };
     Ok((first.0..end.0).step_by(PAGE_BYTES as usize).map(Ipa))
 }

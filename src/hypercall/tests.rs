@@ -260,6 +260,9 @@ fn fault_records_are_delivered_once_and_losses_are_said() {
     assert_eq!(words, [8, 0x10, 0, 1, 8, 0x10, 1, 1]);
     assert_eq!(rig.call(Call::Faults, [BUFFER, u64::MAX, 0, 0, 0]), [0, 1, 0, 0, 0]);
     assert_eq!(rig.call(Call::Faults, [BUFFER, 10, 0, 0, 0]), [0, 0, 0, 0, 0]);
+    // Room for none needs none.
+    assert_eq!(rig.call(Call::Faults, [8, 0, 0, 0, 0]), [0, 0, 0, 0, 0]);
+    assert_eq!(rig.call(Call::Status, [8, 0, 0, 0, 0]), [0, 0, 0, 0, 0]);
 }
 
 #[test]

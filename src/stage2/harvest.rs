@@ -2,7 +2,7 @@
 
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
 use crate::hw::{Memory, Word};
-use crate::stage2::descriptor::{self, Entry, S2AP_READ, S2AP_WRITE};
+use crate::stage2::descriptor::{self, Entry, S2AP_WRITE};
 use crate::stage2::tree::{ENTRIES, Tree};
 
 /// What a harvest does to the leaves it finds dirty.
@@ -72,7 +72,7 @@ fn pages<W: Word>(words: &[W], at: Ipa, mode: Harvest, dirty: &mut impl FnMut(Ip
 
 /// Whether a leaf that was just read as `seen` counts as dirty, and then whether it was cleaned.
 fn leaf_dirty(word: &impl Word, seen: u64, mode: Harvest) -> Option<bool> {
-    if seen & descriptor::VALID == 0 || seen & S2AP_READ == 0 || !descriptor::is_logged(seen) {
+    if seen & descriptor::VALID == 0 || !descriptor::is_logged(seen) {
         return None;
     }
     match mode {

@@ -41,11 +41,12 @@ impl LeafCounts {
         self.pages_4k += other.pages_4k;
     }
 
-    /// Takes those of `other` off.
+    /// Takes those of `other` off. Counters are for people: after a foreign change of a table they may be off, and must
+    /// not bring EL2 down.
     pub(crate) const fn subtract(&mut self, other: Self) {
-        self.blocks_1g -= other.blocks_1g;
-        self.blocks_2m -= other.blocks_2m;
-        self.pages_4k -= other.pages_4k;
+        self.blocks_1g = self.blocks_1g.saturating_sub(other.blocks_1g);
+        self.blocks_2m = self.blocks_2m.saturating_sub(other.blocks_2m);
+        self.pages_4k = self.pages_4k.saturating_sub(other.pages_4k);
     }
 
     /// The counter of leaves at `level`, 1 to 3.
@@ -160,7 +161,7 @@ impl Tree {
 
     /// Notes that `tables` of the tree were given back.
     pub(crate) const fn freed(&mut self, tables: u64) {
-        self.tables -= tables;
+        self.tables = self.tables.saturating_sub(tables);
     }
 
     /// The root's slot that translates `ipa`, an address the format covers.
