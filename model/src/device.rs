@@ -7,6 +7,7 @@ use crate::core::Core;
 use crate::journal::Happening;
 use crate::random::Random;
 use crate::tlb::Reach;
+use crate::translate::Translated;
 use crate::truth::{Abort, Reason, Source, Write};
 use crate::update::Walker;
 
@@ -52,7 +53,7 @@ pub enum Dma {
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Waiting,
-    InFlight { pa: u64, at: u32, translated: u64, update: Option<u64> },
+    InFlight { pa: u64, at: u32, born: u64, update: Option<u64> },
 }
 
 /// An access under way.
@@ -96,8 +97,9 @@ impl Transaction {
         }
     }
 
-    fn was_translated_until(&self, step: u64) -> bool {
-        matches!(self.stage, Stage::InFlight { translated, .. } if translated <= step)
+    /// Whether it was translated by what was read at `step` or before, however late that was.
+    fn uses_what_was_read_until(&self, step: u64) -> bool {
+        matches!(self.stage, Stage::InFlight { born, .. } if born <= step)
     }
 }
 
@@ -152,8 +154,8 @@ impl Core {
         let index = self.traffic.iter().position(|t| t.id == id)?;
         match found {
             Ok((regime, translated)) => {
-                let (pa, at, update) = (translated.pa, translated.at, translated.update);
-                let stage = Stage::InFlight { pa, at, translated: self.step, update };
+                let Translated { pa, at, born, update } = translated;
+                let stage = Stage::InFlight { pa, at, born, update };
                 self.traffic[index].stage = stage;
                 self.traffic[index].vmid = regime.vmid;
                 if write {
@@ -217,7 +219,7 @@ impl Core {
     pub fn complete_covered(&mut self, pes: bool, reach: Reach, begun: u64) {
         let covered = |t: &Transaction| {
             (t.walker != Walker::Smmu) == pes
-                && t.was_translated_until(begun)
+                && t.uses_what_was_read_until(begun)
                 && reach.completes(t.vmid, t.ipa)
         };
         while let Some(index) = self.traffic.iter().position(covered) {
@@ -227,10 +229,10 @@ impl Core {
         self.force_covered(pes, reach, begun);
     }
 
-    /// All accesses of `master` that were translated until `begun` complete.
-    pub fn complete_all_of(&mut self, walker: Walker, master: Option<u32>, begun: u64) {
+    /// All accesses of `master` that are in flight complete.
+    pub fn complete_all_of(&mut self, walker: Walker, master: Option<u32>) {
         let of = |t: &Transaction| {
-            t.walker == walker && master.is_none_or(|m| m == t.master) && t.was_translated_until(begun)
+            t.walker == walker && master.is_none_or(|m| m == t.master) && t.target().is_some()
         };
         while let Some(index) = self.traffic.iter().position(of) {
             self.complete(index);

@@ -88,7 +88,7 @@ impl Core {
     /// PE `pe` executes a DSB: its stores, and their updates of descriptors, are complete.
     pub fn dsb(&mut self, pe: usize) {
         let walker = Walker::Pe(pe);
-        self.complete_all_of(walker, None, u64::MAX);
+        self.complete_all_of(walker, None);
         // What was not translated yet counts as not issued yet.
         self.traffic.retain(|t| t.walker != walker);
         self.force(|u| u.walker == walker);

@@ -15,6 +15,8 @@ pub(crate) struct Translated {
     pub pa: u64,
     /// Word index of the leaf.
     pub at: u32,
+    /// When the oldest thing was read that the translation was made of.
+    pub born: u64,
     /// The update it relies on that has not landed.
     pub update: Option<u64>,
 }
@@ -33,7 +35,12 @@ impl Core {
     ) -> Result<Translated, Reason> {
         for _ in 0..TRIES {
             let entry = self.find(walker, regime, ipa)?;
-            let done = |update| Translated { pa: output(entry.level, entry.word, ipa), at: entry.at, update };
+            let done = |update| Translated {
+                pa: output(entry.level, entry.word, ipa),
+                at: entry.at,
+                born: entry.born,
+                update,
+            };
             if entry.word & if write { WRITE } else { READ } != 0 {
                 return Ok(done(self.owed(walker, entry.at)));
             }

@@ -49,7 +49,8 @@ pub(crate) struct Update {
     pub at: u32,
     /// The descriptor, its state apart.
     pub leaf: u64,
-    pub created: u64,
+    /// When the oldest thing was read that led to it.
+    pub born: u64,
     /// When the first access that relies on it completed.
     pub relied: Option<u64>,
 }
@@ -80,7 +81,7 @@ impl Core {
             ipa,
             at: entry.at,
             leaf: newest,
-            created: self.step,
+            born: entry.born,
             relied: None,
         });
         if self.random.chance(384) {
@@ -127,7 +128,7 @@ impl Core {
     /// Lands what the completion of an invalidation, begun at `begun`, makes visible.
     pub fn force_covered(&mut self, pes: bool, reach: Reach, begun: u64) {
         self.force(|u| {
-            let due = u.relied.is_some() || u.created <= begun;
+            let due = u.relied.is_some() || u.born <= begun;
             (u.walker != Walker::Smmu) == pes && due && reach.completes(u.vmid, u.ipa)
         });
     }

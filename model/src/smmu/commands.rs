@@ -129,7 +129,7 @@ impl Core {
             self.smmu.reset_tlb &= !matches!(reach, Reach::All);
         }
         for invalidation in std::mem::take(&mut self.smmu.config_invalidations) {
-            self.complete_all_of(Walker::Smmu, invalidation.stream, invalidation.begun);
+            self.complete_all_of(Walker::Smmu, invalidation.stream);
             self.forget_config(invalidation);
         }
         let submitted = self.smmu.submitted.front().copied().unwrap_or(self.step);
