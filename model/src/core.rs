@@ -218,8 +218,6 @@ impl Core {
             self.check_change(at, old, new);
             self.memory.store(at, new, false);
             self.note(Happening::Atomic(self.address(at), old, new));
-        } else {
-            self.memory.load(at);
         }
         old
     }
@@ -238,6 +236,7 @@ impl Core {
             self.memory.barrier(Observer::Smmu, full);
         }
         if full {
+            self.memory.synchronize();
             self.complete_cpu_invalidations();
         }
         self.note(Happening::Barrier(barrier));

@@ -34,6 +34,7 @@ pub struct WriteFault {
 type Shared = Rc<RefCell<Core>>;
 
 /// A word of the machine's memory.
+#[derive(Clone)]
 pub struct ModelWord {
     core: Shared,
     at: u32,
@@ -65,9 +66,18 @@ fn turn(core: &Shared) -> RefMut<'_, Core> {
     turn
 }
 
+impl ModelWord {
+    /// Its place among [`Machine::all_words`].
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        self.at as usize
+    }
+}
+
 impl Word for ModelWord {
     fn load(&self) -> u64 {
-        turn(&self.core).memory.load(self.at)
+        let core = &mut *turn(&self.core);
+        core.memory.load(self.at, &mut core.random)
     }
 
     fn store(&self, value: u64) {
@@ -253,6 +263,12 @@ impl Machine {
 
     /// Where the frames of a machine begin.
     pub const FRAMES: Pa = Pa(POOL);
+
+    /// All words of memory, for a test that wraps them.
+    #[must_use]
+    pub fn all_words(&self) -> &[ModelWord] {
+        &self.words
+    }
 
     /// The SMMU's registers.
     #[must_use]

@@ -1,8 +1,11 @@
 //! The words that software and hardware share, and when hardware comes to see what software stored.
 //!
-//! Software always sees the newest value. A walker may see the value before it until software has executed a DSB after
+//! What hardware changes, software is sure to see after a DSB of loads and stores; until then a load may give it the
+//! value before (an atomic operation always works on the newest). The other way round, a walker may see the value before it until software has executed a DSB after
 //! the store (Arm ARM D8.2.6, B2.3.12; IHI 0070 §3.21.2); whether it does is chance, and once it has seen the new
 //! value it never goes back. A walker that is not coherent waits for a cache clean and a DSB behind that.
+
+use std::collections::BTreeMap;
 
 use crate::random::Random;
 
@@ -37,6 +40,10 @@ pub(crate) struct Memory {
     /// Words with [`UNSEEN`], perhaps more than once or no more.
     unseen: [Vec<u32>; 2],
     coherent: bool,
+    /// What hardware has changed since software's last DSB, with the value before.
+    hidden: BTreeMap<u32, u64>,
+    /// Leaves software has cleaned since an invalidation last completed.
+    cleaned: Vec<u32>,
 }
 
 /// What an observer found.
@@ -59,6 +66,8 @@ impl Memory {
             flags: vec![0; words],
             unseen: [vec![], vec![]],
             coherent,
+            hidden: BTreeMap::new(),
+            cleaned: vec![],
         }
     }
 
@@ -67,9 +76,35 @@ impl Memory {
     }
 
     /// What software sees; it has then looked.
-    pub fn load(&mut self, at: u32) -> u64 {
+    pub fn load(&mut self, at: u32, random: &mut Random) -> u64 {
+        if let Some(&before) = self.hidden.get(&at)
+            && random.coin()
+        {
+            return before;
+        }
+        self.hidden.remove(&at);
         self.flags[at as usize] &= !CHANGED;
         self.newest[at as usize]
+    }
+
+    /// Software executes a DSB of loads and stores: it sees what hardware did before.
+    pub fn synchronize(&mut self) {
+        self.hidden.clear();
+    }
+
+    /// Software cleans a leaf.
+    pub fn note_clean(&mut self, at: u32) {
+        self.cleaned.push(at);
+    }
+
+    /// An invalidation completes.
+    pub fn forget_cleans(&mut self) {
+        self.cleaned.clear();
+    }
+
+    /// Whether the leaf was cleaned, and no invalidation has completed since.
+    pub fn is_being_cleaned(&self, at: u32) -> bool {
+        self.cleaned.contains(&at)
     }
 
     /// Whether hardware has changed the word since software last looked.
@@ -87,12 +122,14 @@ impl Memory {
             self.flags[i] |= UNSEEN[observer] | if filled { FILLED[observer] } else { 0 };
         }
         self.flags[i] &= !(CLEANED | CHANGED);
+        self.hidden.remove(&at);
         self.newest[i] = value;
     }
 
     /// Hardware's own store: all of hardware sees it at once.
     pub fn hardware_store(&mut self, at: u32, value: u64) {
         let i = at as usize;
+        self.hidden.entry(at).or_insert(self.newest[i]);
         self.newest[i] = value;
         self.flags[i] = self.flags[i] & WALKED | CHANGED;
     }

@@ -141,6 +141,7 @@ impl Core {
     /// A DSB completes all invalidations before it on all PEs, and the accesses that used what they cover.
     pub fn complete_cpu_invalidations(&mut self) {
         for CpuInvalidation { reach, begun } in std::mem::take(&mut self.cpu_invalidations) {
+            self.memory.forget_cleans();
             self.complete_covered(true, reach, begun);
             for pe in &mut self.pes {
                 pe.tlb.remove(reach, begun);
@@ -155,6 +156,9 @@ impl Core {
         }
         let pa = self.address(at);
         if same_mapping(old, new) {
+            if old & !new & WRITE != 0 {
+                self.memory.note_clean(at);
+            }
             if old & DBM == 0 && old & WRITE != 0 && new & WRITE == 0 {
                 self.alarm(Rule::CleanedWithoutDbm, format!("{old:#x} at {pa:#x} is made {new:#x}"));
             }

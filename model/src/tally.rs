@@ -19,7 +19,8 @@ pub struct Tally {
     pub updates: u64,
     /// Of these, those held back until a CMD_SYNC, a TLB invalidation or a DSB forced them out.
     pub held_back: u64,
-    /// Updates that landed between software's look at a descriptor and its change of it.
+    /// Updates that landed between software's look at a descriptor and its change of it, or between its clean of it and
+    /// the completion of the invalidation.
     pub races: u64,
     /// Updates that found the descriptor replaced, so that the access was translated again.
     pub retranslated: u64,

@@ -114,6 +114,7 @@ impl Core {
         self.memory.hardware_store(update.at, old | VOLATILE);
         self.truth.touch(update.walker, update.ipa, self.step);
         self.tally.updates += 1;
+        self.tally.races += u64::from(self.memory.is_being_cleaned(update.at));
         self.tally.held_back += u64::from(forced);
         self.note(Happening::Dirtied(self.address(update.at), old | VOLATILE));
     }

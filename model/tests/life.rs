@@ -47,7 +47,7 @@ fn logs(
     for seed in seeds {
         let machine = Machine::new(parameters(seed));
         let smmu = bring_up(&machine, machine.smmu());
-        match cycle(&machine, &machine, &smmu, &smmu, plan) {
+        match cycle(&machine, &machine, &smmu, &smmu, plan, |_| ()) {
             Ok(statistics) => {
                 split += statistics.blocks_split;
                 merged += statistics.blocks_merged;

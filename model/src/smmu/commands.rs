@@ -124,6 +124,7 @@ impl Core {
     /// submitted (§3.13.4).
     fn sync(&mut self) {
         for (reach, begun) in std::mem::take(&mut self.smmu.invalidations) {
+            self.memory.forget_cleans();
             self.complete_covered(false, reach, begun);
             self.smmu.tlb.remove(reach, begun);
             self.smmu.reset_tlb &= !matches!(reach, Reach::All);

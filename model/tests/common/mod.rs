@@ -1,14 +1,16 @@
 //! A VM with two vCPUs and two devices on a model machine, and the whole life of a log on it.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod broken;
+
+use broken::Phase;
 use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
 use strandline::dirty_log::{DirtyLog, Progress, Statistics};
 use strandline::hw::{Barrier, DmaTlb, Platform, Tlbi};
-use strandline::smmu::{Httu, Options, Smmu, Stage2Config};
+use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config};
 use strandline::stage2::{DmaWalker, Format};
 use strandline_abi::{CpuTier, DmaTier, Flags};
-use strandline_model::{Machine, SmmuPort, Source, Window};
+use strandline_model::{Machine, Source, Window};
 
 /// Where guest RAM begins, as the guest sees it.
 pub const RAM: Ipa = Ipa(0x4000_0000);
@@ -48,7 +50,7 @@ pub fn options() -> Options {
 }
 
 /// The driver, up.
-pub fn bring_up<'p, P: Platform>(platform: &'p P, port: SmmuPort) -> Smmu<'p, P, SmmuPort> {
+pub fn bring_up<P: Platform, R: Registers>(platform: &P, port: R) -> Smmu<'_, P, R> {
     Smmu::new(platform, port, &options()).expect("the SMMU answers")
 }
 
@@ -58,22 +60,22 @@ pub fn quiet(machine: &Machine) -> Result<(), String> {
 }
 
 /// A VM on a machine.
-pub struct Vm<'a, P, D> {
+pub struct Vm<'a, P, R, D> {
     pub machine: &'a Machine,
     pub platform: &'a P,
-    pub smmu: &'a Smmu<'a, P, SmmuPort>,
+    pub smmu: &'a Smmu<'a, P, R>,
     pub space: AddressSpace<'a, D>,
     pub log: DirtyLog,
     pub vmid: Vmid,
     pub plan: Plan,
 }
 
-impl<'a, P: Platform, D: DmaTlb> Vm<'a, P, D> {
+impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     /// Maps RAM, attaches the devices, and lets everything run.
     pub fn new(
         machine: &'a Machine,
         platform: &'a P,
-        smmu: &'a Smmu<'a, P, SmmuPort>,
+        smmu: &'a Smmu<'a, P, R>,
         tlb: &'a D,
         plan: Plan,
     ) -> Self {
@@ -190,20 +192,25 @@ impl<'a, P: Platform, D: DmaTlb> Vm<'a, P, D> {
     }
 }
 
-/// Start, some syncs, stop, and the end.
-pub fn cycle<P: Platform, D: DmaTlb>(
+/// Start, some syncs, stop, and the end; says where it is.
+pub fn cycle<P: Platform, R: Registers, D: DmaTlb>(
     machine: &Machine,
     platform: &P,
-    smmu: &Smmu<'_, P, SmmuPort>,
+    smmu: &Smmu<'_, P, R>,
     tlb: &D,
     plan: Plan,
+    phase: impl Fn(Phase),
 ) -> Result<Statistics, String> {
     let mut vm = Vm::new(machine, platform, smmu, tlb, plan);
     quiet(machine)?;
+    phase(Phase::Start);
     vm.start()?;
+    phase(Phase::Sync);
     for _ in 0..plan.rounds {
         vm.sync()?;
     }
+    phase(Phase::Stop);
     vm.stop()?;
+    phase(Phase::End);
     vm.end()
 }
