@@ -161,12 +161,7 @@ impl Core {
                 self.evict(walker);
             }
             30 => self.invalidate_early(),
-            _ => {
-                if !self.updates.is_empty() {
-                    let index = self.random.index(self.updates.len());
-                    self.land(index, false);
-                }
-            }
+            _ => self.land_some(),
         }
     }
 

@@ -8,6 +8,9 @@ use crate::journal::Happening;
 use crate::memory::Observer;
 use crate::tlb::{Entry, Reach};
 
+/// How many updates, of 1024, are held back as long as they may be.
+const STUBBORN: u32 = 192;
+
 /// Whose translations these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Walker {
@@ -51,6 +54,8 @@ pub(crate) struct Update {
     pub leaf: u64,
     /// When the oldest thing was read that led to it.
     pub born: u64,
+    /// It is held back until it can't be any more.
+    pub stubborn: bool,
     /// When the first access that relies on it completed.
     pub relied: Option<u64>,
 }
@@ -74,6 +79,7 @@ impl Core {
             return Ok(owed);
         }
         let id = self.next_id();
+        let stubborn = self.random.chance(STUBBORN);
         self.updates.push(Update {
             id,
             walker,
@@ -82,9 +88,10 @@ impl Core {
             at: entry.at,
             leaf: newest,
             born: entry.born,
+            stubborn,
             relied: None,
         });
-        if self.random.chance(384) {
+        if !stubborn && self.random.coin() {
             self.land(self.updates.len() - 1, false);
             return Ok(None);
         }
@@ -117,6 +124,15 @@ impl Core {
         self.tally.races += u64::from(self.memory.is_being_cleaned(update.at));
         self.tally.held_back += u64::from(forced);
         self.note(Happening::Dirtied(self.address(update.at), old | VOLATILE));
+    }
+
+    /// Lands some update that is not held back.
+    pub fn land_some(&mut self) {
+        let ready: Vec<usize> = (0..self.updates.len()).filter(|i| !self.updates[*i].stubborn).collect();
+        if !ready.is_empty() {
+            let index = ready[self.random.index(ready.len())];
+            self.land(index, false);
+        }
     }
 
     /// Lands all updates that `which` names: they can't be held back any more.

@@ -5,7 +5,8 @@ mod common;
 use std::cell::Cell;
 
 use common::broken::{Broken, BrokenPort, BrokenTlb, Fault, Phase};
-use common::{Plan, bring_up, cycle};
+use common::{Plan, cycle, options, quiet};
+use strandline::smmu::Smmu;
 use strandline_abi::DmaTier;
 use strandline_model::{Machine, Parameters};
 
@@ -17,10 +18,11 @@ fn run(parameters: Parameters, fault: Fault, tier: DmaTier) -> Result<(), String
     let machine = Machine::new(parameters);
     let platform = Broken::new(&machine, fault);
     let port = BrokenPort { inner: machine.smmu(), fault, prod: Cell::new(0) };
-    let smmu = bring_up(&platform, port);
-    common::quiet(&machine)?;
+    let smmu = Smmu::new(&platform, port, &options());
+    quiet(&machine)?;
+    let smmu = smmu.map_err(|e| e.to_string())?;
     let tlb = BrokenTlb { inner: &smmu, platform: &platform, late: Cell::new(None), early: Cell::new(None) };
-    let phase = |phase: Phase| platform.phase.set(phase);
+    let phase = |phase: Phase| platform.enter(phase);
     cycle(&machine, &platform, &smmu, &tlb, Plan::new(tier), phase).map(|_| ())
 }
 
@@ -64,7 +66,6 @@ catches! {
     hold_without_dsb_leaves_a_walk_under_way: HoldWithoutDsb, "WalkUnderWay";
     contiguous_leaf_is_refused: Contiguous, "Contiguous";
     leaf_without_access_flag_is_refused: AccessFlagClear, "AccessFlagClear";
-    leaf_without_dbm_is_never_cleaned: CleanedWithoutDbm, "CleanedWithoutDbm";
     level_hint_of_pages_leaves_blocks: WrongLevel, "lost";
     leaf_only_leaves_table_descriptors: LeafOnly, "FrameInUse";
     commands_without_a_barrier_are_not_visible: NoBarrierBeforeProd, "CommandNotVisible";

@@ -36,7 +36,7 @@ pub enum Fault {
     InvalidationAfterDelivery,
     /// Tables are freed and the invalidation forgotten.
     NoInvalidationBeforeFree,
-    /// Leaves are cleaned by a load and a store.
+    /// All leaves are cleaned by a load and a store each.
     LoadThenStore,
     /// The CPU view's blocks are replaced under running vCPUs, and invalidated then.
     DirectSwap,
@@ -46,8 +46,6 @@ pub enum Fault {
     Contiguous,
     /// Leaves have AF=0.
     AccessFlagClear,
-    /// Leaves have no DBM, and are cleaned nevertheless.
-    CleanedWithoutDbm,
     /// Invalidation by range with TTL=3 although blocks were there.
     WrongLevel,
     /// Invalidation by range with Leaf=1 although tables were replaced.
@@ -100,6 +98,10 @@ pub struct BrokenWord {
 struct Swapping {
     /// Break-before-make is being replaced by a direct swap.
     direct: bool,
+    /// A sync is under way.
+    cleaning: bool,
+    /// The last thing stored was a run of words.
+    filled: bool,
     /// The next word stored is the second one of a command that was changed.
     second: Option<u64>,
 }
@@ -115,7 +117,6 @@ impl BrokenWord {
         match self.fault {
             Fault::Contiguous if ram_leaf => value | 1 << 52,
             Fault::AccessFlagClear if ram_leaf => value & !0x400,
-            Fault::CleanedWithoutDbm if ram_leaf => value & !DBM,
             Fault::NoConfigInvalidation if value & 0xffff_ffff == 0x03 => 0x46,
             // 2^11 pages: the 8 MiB of RAM. TG=4K, TTL=3; or Leaf=1.
             Fault::WrongLevel | Fault::LeafOnly if value & 0xffff_ffff == 0x28 => {
@@ -132,13 +133,17 @@ impl BrokenWord {
 impl Word for BrokenWord {
     fn load(&self) -> u64 {
         let value = self.word.load();
-        let hidden = self.fault == Fault::CleanedWithoutDbm && value & RAM_LEAF == RAM_LEAF;
-        if hidden { value | DBM } else { value }
+        let clean = value & (RAM_LEAF | 0x80 | DBM) == RAM_LEAF | DBM;
+        if clean && self.fault == Fault::LoadThenStore && self.shared.get().cleaning {
+            self.word.store(value);
+        }
+        value
     }
 
     fn store(&self, value: u64) {
         let mut swapping = self.shared.get();
         let value = swapping.second.take().unwrap_or(value);
+        swapping.filled = false;
         self.shared.set(swapping);
         self.word.store(self.distort(value));
     }
@@ -151,11 +156,6 @@ impl Word for BrokenWord {
     }
 
     fn fetch_and(&self, mask: u64) -> u64 {
-        if self.fault == Fault::LoadThenStore {
-            let value = self.word.load();
-            self.word.store(value & mask);
-            return value;
-        }
         self.word.fetch_and(mask)
     }
 
@@ -179,6 +179,13 @@ impl<'m> Broken<'m> {
         }
     }
 
+    /// Where the life of the log has come to.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        let shared = &self.words[0].shared;
+        shared.set(Swapping { cleaning: phase == Phase::Sync, ..shared.get() });
+    }
+
     fn during(&self, fault: Fault, phase: Phase) -> bool {
         self.fault == fault && self.phase.get() == phase
     }
@@ -200,6 +207,8 @@ impl Memory for Broken<'_> {
 
     fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
         let words = self.words(pa, count);
+        let shared = &words[0].shared;
+        shared.set(Swapping { filled: true, ..shared.get() });
         self.machine.fill(pa, count, |i| words[i].distort(value(i)));
     }
 }
@@ -243,9 +252,7 @@ impl Cpu for Broken<'_> {
             }
             (Fault::NoBarrierAfterTlbi, Barrier::DsbIsh) => self.phase.get() != Phase::Setup,
             (Fault::NoBarrierBeforeProd, Barrier::DsbSt) => true,
-            (Fault::NoBarrierBeforeLink, Barrier::DsbSt | Barrier::DsbIshst) => {
-                self.phase.get() == Phase::Start
-            }
+            (Fault::NoBarrierBeforeLink, Barrier::DsbSt) => self.words[0].shared.get().filled,
             _ => false,
         };
         if !dropped {
@@ -286,6 +293,8 @@ impl Cpu for Broken<'_> {
     fn release(&self, vttbr: Vttbr) {
         self.set_direct(false);
         if let Some((vttbr, op)) = self.deferred.take() {
+            // As when an interrupt is taken here.
+            self.machine.run(200);
             self.machine.tlbi(vttbr, op);
             self.machine.barrier(Barrier::DsbIsh);
         }
