@@ -36,4 +36,4 @@ pub use device::{Dma, Window};
 pub use machine::{Machine, ModelWord, SmmuPort, WriteFault};
 pub use parameters::{Parameters, PeParameters, SmmuParameters};
 pub use tally::Tally;
-pub use truth::{Abort, Reason, Source, Write};
+pub use truth::{Abort, Reason, Report, Source, Write};

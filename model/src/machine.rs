@@ -18,7 +18,7 @@ use crate::parameters::Parameters;
 use crate::pe::CpuInvalidation;
 use crate::tally::Tally;
 use crate::tlb::Reach;
-use crate::truth::{Abort, Source};
+use crate::truth::{Abort, Report, Source};
 use crate::update::Walker;
 use crate::walk::Regime;
 
@@ -441,9 +441,9 @@ impl Machine {
         began: u64,
         range: IpaRange,
         sources: &[Source],
-        clear: bool,
+        report: Report,
         pages: &[u64],
     ) -> Result<(), String> {
-        self.core.borrow_mut().truth.synced(began, range, sources, clear, pages)
+        self.core.borrow_mut().truth.synced(began, range, sources, report, pages)
     }
 }

@@ -13,7 +13,7 @@ use crate::walk::Regime;
 /// Stores and loads that one vCPU has under way at the most.
 const UNDER_WAY: usize = 3;
 /// Write-protect faults at one address, which may be written, before it counts as 'for ever'.
-const PATIENCE: u32 = 24;
+const PATIENCE: u32 = 8;
 
 /// A PE.
 pub(crate) struct Pe {

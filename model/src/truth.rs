@@ -51,6 +51,15 @@ pub enum Reason {
     External,
 }
 
+/// What a sync was to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// What it reported leaves the log.
+    pub clear: bool,
+    /// It may report only what was written: not so where devices' writes are assumed.
+    pub exact: bool,
+}
+
 /// A DMA that was aborted.
 #[derive(Clone, Copy, Debug)]
 pub struct Abort {
@@ -126,7 +135,7 @@ impl Truth {
         began: u64,
         range: IpaRange,
         sources: &[Source],
-        clear: bool,
+        report: Report,
         pages: &[u64],
     ) -> Result<(), String> {
         let reported =
@@ -139,10 +148,10 @@ impl Truth {
         if let Some(write) = lost {
             return Err(format!("lost: {write:x?} by the sync that began at {began:#x}"));
         }
-        for &page in pages {
-            self.check_invented(sources, page)?;
+        if report.exact {
+            pages.iter().try_for_each(|page| self.check_invented(sources, *page))?;
         }
-        if clear {
+        if report.clear {
             self.unreported.retain(|w| !reported(w));
             for key in pages.iter().flat_map(|p| sources.iter().map(|s| (*s, *p))) {
                 self.cleaned.insert(key, began);

@@ -1,11 +1,9 @@
 //! For each rule a piece of software that breaks it, and the seed that catches it.
 
-mod common;
-
 use std::cell::Cell;
 
-use common::broken::{Broken, BrokenPort, BrokenTlb, Fault, Phase};
-use common::{Plan, cycle, options, quiet};
+use crate::broken::{Broken, BrokenPort, BrokenTlb, Fault, Phase};
+use crate::vm::{Plan, cycle, options, quiet};
 use strandline::smmu::Smmu;
 use strandline_abi::DmaTier;
 use strandline_model::{Machine, Parameters};
@@ -86,5 +84,32 @@ fn hardware_update_without_httu_is_illegal() {
 fn software_that_breaks_nothing_is_not_accused() {
     for seed in 0..SEEDS {
         assert_eq!(run(Parameters::new(seed), Fault::None, DmaTier::Hardware), Ok(()), "seed {seed}");
+    }
+}
+
+fn not_coherent(parameters: &mut Parameters) {
+    (parameters.smmu.coherent, parameters.smmu.httu) = (false, 0);
+}
+
+#[test]
+fn walker_that_is_not_coherent_sees_what_was_cleaned_and_completed() {
+    for seed in 0..30 {
+        let mut parameters = Parameters::new(seed);
+        not_coherent(&mut parameters);
+        assert_eq!(run(parameters, Fault::FullBarriers, DmaTier::Assume), Ok(()), "seed {seed}");
+    }
+}
+
+#[test]
+fn dsb_of_stores_does_not_complete_a_cache_clean() {
+    let (_, account) = caught(Fault::StoreBarrierAfterClean, not_coherent);
+    assert!(account.contains("NotVisible"), "{account}");
+}
+
+#[test]
+fn two_sizes_below_bbml_2_conflict() {
+    for bbml in 0..2 {
+        let (_, account) = caught(Fault::None, |p| p.smmu.bbml = bbml);
+        assert!(account.contains("SmmuTlbConflict"), "{account}");
     }
 }

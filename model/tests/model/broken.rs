@@ -11,7 +11,7 @@ use strandline::smmu::Registers;
 use strandline::smmu::spec::pages::{Register32, Register64};
 use strandline_model::{Machine, ModelWord, SmmuPort};
 
-use super::RAM;
+use crate::vm::RAM;
 
 /// What is done wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,10 @@ pub enum Fault {
     NoBarrierAfterTlbi,
     /// Frames are freed twice.
     DoubleFree,
+    /// Every barrier is a full one: no fault.
+    FullBarriers,
+    /// A barrier of stores stands behind cache maintenance.
+    StoreBarrierAfterClean,
 }
 
 /// Where the life of a log has come to.
@@ -255,8 +259,13 @@ impl Cpu for Broken<'_> {
             (Fault::NoBarrierBeforeLink, Barrier::DsbSt) => self.words[0].shared.get().filled,
             _ => false,
         };
+        let instead = match (self.fault, barrier) {
+            (Fault::FullBarriers, Barrier::DsbSt) => Barrier::DsbSy,
+            (Fault::StoreBarrierAfterClean, Barrier::DsbSy) => Barrier::DsbSt,
+            _ => barrier,
+        };
         if !dropped {
-            self.machine.barrier(barrier);
+            self.machine.barrier(instead);
         }
     }
 

@@ -1,8 +1,5 @@
 //! A VM with two vCPUs and two devices on a model machine, and the whole life of a log on it.
-
-pub mod broken;
-
-use broken::Phase;
+use crate::broken::Phase;
 use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
 use strandline::dirty_log::{DirtyLog, Progress, Statistics};
@@ -10,7 +7,7 @@ use strandline::hw::{Barrier, DmaTlb, Platform, Tlbi};
 use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config};
 use strandline::stage2::{DmaWalker, Format};
 use strandline_abi::{CpuTier, DmaTier, Flags};
-use strandline_model::{Machine, Source, Window};
+use strandline_model::{Machine, Report, Source, Window};
 
 /// Where guest RAM begins, as the guest sees it.
 pub const RAM: Ipa = Ipa(0x4000_0000);
@@ -138,11 +135,22 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         quiet(self.machine)
     }
 
-    /// One clearing sync of everything.
+    /// Clearing syncs of everything: of both sources at once where that is exact, else of one and then the other.
     pub fn sync(&mut self) -> Result<(), String> {
         self.machine.run(self.plan.pause);
+        if self.plan.tier == DmaTier::Hardware {
+            return self.sync_of(&[Source::Cpu, Source::Dma], true);
+        }
+        self.sync_of(&[Source::Cpu], true)?;
+        self.sync_of(&[Source::Dma], false)
+    }
+
+    pub fn sync_of(&mut self, sources: &[Source], exact: bool) -> Result<(), String> {
         let (began, range) = (self.machine.step(), self.range());
-        let flags = Flags::CPU.with(Flags::DMA).with(Flags::CLEAR);
+        let flags = sources.iter().fold(Flags::CLEAR, |flags, source| match source {
+            Source::Cpu => flags.with(Flags::CPU),
+            Source::Dma => flags.with(Flags::DMA),
+        });
         let mut pages = vec![];
         let part = self.log.step_of(range, 0).map_err(|e| e.to_string())?;
         self.log
@@ -152,7 +160,7 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
             })
             .map_err(|e| e.to_string())?;
         quiet(self.machine)?;
-        self.machine.synced(began, range, &[Source::Cpu, Source::Dma], true, &pages)
+        self.machine.synced(began, range, sources, Report { clear: true, exact }, &pages)
     }
 
     pub fn stop(&mut self) -> Result<(), String> {
