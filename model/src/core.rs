@@ -46,6 +46,8 @@ pub(crate) struct Core {
     pub faults: VecDeque<WriteFault>,
     pub handler: Option<FaultHandler>,
     pub handling: bool,
+    /// The next hold runs out of time.
+    pub hold_fails: bool,
     /// Nothing moves but software.
     pub frozen: bool,
     pub devices: Vec<Device>,
@@ -74,6 +76,7 @@ impl Core {
             faults: VecDeque::new(),
             handler: None,
             handling: false,
+            hold_fails: false,
             frozen: false,
             devices: vec![],
             traffic: vec![],
@@ -152,10 +155,10 @@ impl Core {
         self.step += 1;
         self.tally.steps += 1;
         match self.random.below(32) {
-            0..=9 => self.device_step(),
-            10..=18 => self.pe_step(),
-            19..=26 => self.smmu_step(),
-            27..=28 => self.speculate(),
+            0..=8 => self.device_step(),
+            9..=17 => self.pe_step(),
+            18..=23 => self.smmu_step(),
+            24..=28 => self.speculate(),
             29 => {
                 let walker = self.any_walker();
                 self.evict(walker);
@@ -184,7 +187,7 @@ impl Core {
             Walker::Pe(pe) if self.pes[pe].walks() => (pe as u32, self.pes[pe].window),
             Walker::Pe(_) => return,
         };
-        let ipa = window.page(&mut self.random);
+        let ipa = window.page(&mut self.random, master, self.step);
         if let Ok(regime) = self.regime_of(walker, master) {
             self.prefetch(walker, regime, ipa);
         }

@@ -21,15 +21,22 @@ pub struct Window {
 }
 
 impl Window {
-    /// A page of it; every other time one of a few that are used again and again.
-    pub(crate) fn page(self, random: &mut Random) -> u64 {
-        let among = if random.coin() { self.pages.min(HOT) } else { self.pages };
-        self.first + random.below(among) * 0x1000
+    /// A page of it; more often than not one of a few that `master` uses again and again for a while.
+    pub(crate) fn page(self, random: &mut Random, master: u32, step: u64) -> u64 {
+        let page = if random.chance(640) {
+            let mut of_the_time = Random::new(u64::from(master) << 32 | step >> HOT_TIME);
+            of_the_time.below(self.pages) + random.below(HOT)
+        } else {
+            random.below(self.pages)
+        };
+        self.first + page % self.pages * 0x1000
     }
 }
 
 /// Pages that are used again and again.
-const HOT: u64 = 8;
+const HOT: u64 = 6;
+/// `log2` of the steps for which they are.
+const HOT_TIME: u32 = 12;
 /// Accesses that one device or vCPU has under way at the most.
 const UNDER_WAY: usize = 3;
 
@@ -120,7 +127,7 @@ impl Core {
         let Device { stream, window, active } = self.devices[device];
         let mine: Vec<u64> = self.under_way(Walker::Smmu, stream);
         if active && (mine.is_empty() || mine.len() < UNDER_WAY && self.random.coin()) {
-            let ipa = window.page(&mut self.random);
+            let ipa = window.page(&mut self.random, stream, self.step);
             let write = self.random.chance(768);
             self.begin(Walker::Smmu, stream, ipa, write);
         } else if !mine.is_empty() {

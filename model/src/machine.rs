@@ -18,7 +18,7 @@ use crate::parameters::Parameters;
 use crate::pe::CpuInvalidation;
 use crate::tally::Tally;
 use crate::tlb::Reach;
-use crate::truth::{Abort, Report, Source};
+use crate::truth::{Abort, Report, Source, Write};
 use crate::update::Walker;
 use crate::walk::Regime;
 
@@ -40,10 +40,11 @@ pub struct ModelWord {
     at: u32,
 }
 
-/// A machine: memory, PEs, devices, and one SMMU.
+/// A machine: memory, PEs, devices, and one SMMU. A clone is the same machine.
+#[derive(Clone)]
 pub struct Machine {
     core: Shared,
-    words: Vec<ModelWord>,
+    words: Rc<[ModelWord]>,
 }
 
 /// The registers of a machine's SMMU.
@@ -200,6 +201,9 @@ impl Cpu for Machine {
     }
 
     fn hold(&self, vttbr: Vttbr) -> Result<(), HoldTimeout> {
+        if std::mem::take(&mut turn(&self.core).hold_fails) {
+            return Err(HoldTimeout);
+        }
         self.hold_with(vttbr, true);
         Ok(())
     }
@@ -348,9 +352,30 @@ impl Machine {
         core.note(Happening::Hold(true));
     }
 
-    /// Calls `handler` for write-protect faults, between any two steps of software.
+    /// The next [`Cpu::hold`] runs out of time.
+    pub fn fail_next_hold(&self) {
+        self.core.borrow_mut().hold_fails = true;
+    }
+
+    /// EL2 has stored into the guest page at `ipa` on behalf of a vCPU.
+    pub fn el2_wrote(&self, ipa: Ipa) {
+        let mut core = self.core.borrow_mut();
+        let (step, ipa) = (core.step, ipa.0 & !0xfff);
+        // What rule of the log reports it is not hardware's: it counts as a write of the vCPU.
+        core.truth.touch(Walker::Pe(0), ipa, step);
+        let (source, master, completed) = (Source::Cpu, u32::MAX, Some(step));
+        core.truth.performed(Write { source, master, ipa, pa: 0, performed: step, completed });
+    }
+
+    /// Calls `handler` for write-protect faults, between any two steps of software; the vCPU goes on when it returns.
+    /// [`Machine::no_handler`] lets go of it, and of what it holds.
     pub fn on_write_fault(&self, handler: impl Fn(WriteFault) + 'static) {
         self.core.borrow_mut().handler = Some(Rc::new(handler));
+    }
+
+    /// Write-protect faults wait for [`Machine::take_write_fault`] again.
+    pub fn no_handler(&self) {
+        self.core.borrow_mut().handler = None;
     }
 
     /// The oldest write-protect fault that waits, where no handler is set.

@@ -22,7 +22,7 @@ const OBSERVERS: [Observer; 2] = [Observer::Pe, Observer::Smmu];
 
 /// The newest value is not yet sure to be seen, by observer.
 const UNSEEN: [u8; 2] = [0x1, 0x2];
-/// Stored by [`Memory::fill`] and unseen, by observer.
+/// Stored as part of a table nobody should reach yet, and unseen, by observer.
 const FILLED: [u8; 2] = [0x4, 0x8];
 /// Cleaned to the point of coherency since the last store.
 const CLEANED: u8 = 0x10;

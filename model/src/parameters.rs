@@ -73,9 +73,9 @@ impl Parameters {
                 vmid16: true,
                 coherent: true,
                 two_level: true,
-                tlb_entries: 96,
+                tlb_entries: 256,
             },
-            pes: PeParameters { count: 2, hafdbs: true, conflict_aborts: true, tlb_entries: 48 },
+            pes: PeParameters { count: 2, hafdbs: true, conflict_aborts: true, tlb_entries: 192 },
             pace: 512,
             spurious: 4,
         }

@@ -73,7 +73,7 @@ impl Core {
         match self.random.below(8) {
             0 => self.dsb(pe),
             1..=4 if mine.len() < UNDER_WAY => {
-                let ipa = self.pes[pe].window.page(&mut self.random);
+                let ipa = self.pes[pe].window.page(&mut self.random, pe as u32, self.step);
                 let write = self.random.chance(768);
                 self.begin(walker, pe as u32, ipa, write);
             }

@@ -48,6 +48,8 @@ pub enum Fault {
     AccessFlagClear,
     /// Invalidation by range with TTL=3 although blocks were there.
     WrongLevel,
+    /// Invalidation by range with TTL=2 and an address that is no multiple of 2 MiB.
+    UnalignedLevel,
     /// Invalidation by range with Leaf=1 although tables were replaced.
     LeafOnly,
     /// CMDQ_PROD is written without a barrier.
@@ -123,8 +125,12 @@ impl BrokenWord {
             Fault::AccessFlagClear if ram_leaf => value & !0x400,
             Fault::NoConfigInvalidation if value & 0xffff_ffff == 0x03 => 0x46,
             // 2^11 pages: the 8 MiB of RAM. TG=4K, TTL=3; or Leaf=1.
-            Fault::WrongLevel | Fault::LeafOnly if value & 0xffff_ffff == 0x28 => {
-                let word1 = if self.fault == Fault::WrongLevel { 0x700 } else { 0x401 };
+            Fault::WrongLevel | Fault::UnalignedLevel | Fault::LeafOnly if value & 0xffff_ffff == 0x28 => {
+                let word1 = match self.fault {
+                    Fault::WrongLevel => 0x700,
+                    Fault::UnalignedLevel => 0x1600,
+                    _ => 0x401,
+                };
                 self.shared.set(Swapping { second: Some(word1 | RAM.0), ..self.shared.get() });
                 value & !0xff | 0x2a | 11 << 20
             }

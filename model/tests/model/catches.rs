@@ -65,6 +65,7 @@ catches! {
     contiguous_leaf_is_refused: Contiguous, "Contiguous";
     leaf_without_access_flag_is_refused: AccessFlagClear, "AccessFlagClear";
     level_hint_of_pages_leaves_blocks: WrongLevel, "lost";
+    level_hint_needs_an_aligned_address: UnalignedLevel, "LevelHint";
     leaf_only_leaves_table_descriptors: LeafOnly, "FrameInUse";
     commands_without_a_barrier_are_not_visible: NoBarrierBeforeProd, "CommandNotVisible";
     tables_linked_without_a_barrier_are_not_visible: NoBarrierBeforeLink, "TableNotVisible";

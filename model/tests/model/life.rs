@@ -63,8 +63,8 @@ fn log_loses_nothing_and_invents_little_with_hardware_update() {
     println!("{met:#?}\nsplit {split}, merged {merged}");
     // What was met: fewer means that the adversary has gone to sleep.
     assert_eq!((split, merged), (200 * 8, 200 * 8));
-    assert!(met.stale_hits > 40_000 && met.two_sizes > 20 && met.old_values_read > 5_000);
-    assert!(met.updates > 200_000 && met.held_back > 50_000 && met.races > 5_000 && met.spurious > 300);
+    assert!(met.stale_hits > 10_000 && met.two_sizes > 15 && met.old_values_read > 3_000);
+    assert!(met.updates > 120_000 && met.held_back > 30_000 && met.races > 1_000 && met.spurious > 300);
     assert!(met.prefetches > 200_000 && met.evictions > 100_000 && met.cached_walks > 200_000);
     assert!(met.dma_writes > 200_000 && met.cpu_writes > 200_000 && met.completed_by_invalidation > 1_000);
     assert_eq!(met.cpu_faults, 0);

@@ -6,7 +6,7 @@ use strandline::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, Tlbi, Vtt
 use strandline::smmu::spec::pages::{Register32, Register64};
 use strandline::smmu::{Httu, Registers, Smmu, Stage2Config};
 use strandline_abi::DmaTier;
-use strandline_model::{Dma, Machine, ModelWord, Parameters, Rule, Window};
+use strandline_model::{Dma, Machine, ModelWord, Parameters, Rule, Source, Window};
 
 const WRITE: u64 = 0x80;
 const DBM: u64 = 1 << 51;
@@ -197,6 +197,107 @@ fn write_fault_without_local_invalidation_repeats_for_ever() {
 }
 
 #[test]
+fn write_faults_are_handled_between_any_two_steps_of_software() {
+    let mut parameters = Parameters::new(13);
+    parameters.pes.hafdbs = false;
+    let machine = Machine::new(parameters);
+    let smmu = bring_up(&machine, machine.smmu());
+    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    let view = vm.space.cpu_view();
+    let vttbr = view.walker.vttbr(&view.tree);
+    let (same, root) = (machine.clone(), vttbr.root);
+    machine.on_write_fault(move |fault| {
+        leaf(&same, root, fault.ipa).fetch_or(WRITE);
+        same.barrier(Barrier::DsbIsh);
+        same.invalidate_local(fault.pe, vttbr, fault.ipa);
+    });
+    for block in 0..4 {
+        leaf(&machine, root, RAM.offset(block * 0x20_0000)).fetch_and(!WRITE);
+        machine.barrier(Barrier::DsbIshst);
+        machine.tlbi(vttbr, Tlbi::VmallS12E1Is);
+        machine.barrier(Barrier::DsbIsh);
+        for _ in 0..500 {
+            machine.relax();
+        }
+    }
+    machine.no_handler();
+    assert!(machine.tally().write_faults > 2 && machine.tally().cpu_writes > 100);
+    assert_eq!(quiet(&machine), Ok(()));
+}
+
+#[test]
+fn access_whose_descriptor_is_replaced_is_translated_again() {
+    let mut retranslated = 0;
+    for seed in 0..20 {
+        let machine = Machine::new(Parameters::new(seed));
+        let smmu = bring_up(&machine, machine.smmu());
+        let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+        let block = leaf(&machine, vm.space.dma_views().next().unwrap().view.tree.root(), RAM);
+        for _ in 0..10 {
+            block.fetch_and(!WRITE);
+            smmu.invalidate(vm.vmid, Scope::All).unwrap();
+            // A bit that is software's own: to a compare-and-swap another descriptor.
+            block.fetch_or(1 << 55);
+            machine.run(50);
+            block.fetch_and(!(1 << 55));
+        }
+        retranslated += machine.tally().retranslated;
+        assert!(machine.aborts().is_empty() && machine.alarms().is_empty());
+    }
+    assert!(retranslated > 20, "{retranslated}");
+}
+
+/// EL2 writes a page for a vCPU, a sync between its store and its mark; the mark comes first or last.
+fn el2_writes(mark_first: bool) -> Result<(), String> {
+    let machine = Machine::new(Parameters::new(14));
+    let smmu = bring_up(&machine, machine.smmu());
+    let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    (0..2).for_each(|pe| machine.stop_vcpu(pe));
+    STREAMS.iter().for_each(|stream| machine.set_active(*stream, false));
+    let page = IpaRange::new(RAM.offset(0x6a_5000), 0x1000).unwrap();
+    vm.start()?;
+    let (first, last): (Act<'_>, Act<'_>) = if mark_first { (mark, store) } else { (store, mark) };
+    // No sync may lie between the two where the mark comes last: it is not due until then.
+    first(&mut vm, page);
+    if mark_first {
+        vm.sync_of(&[Source::Cpu, Source::Dma], false)?;
+    }
+    last(&mut vm, page);
+    vm.sync()
+}
+
+type Act<'a> = fn(&mut Plain<'a>, IpaRange);
+
+type Plain<'a> = Vm<'a, Machine, strandline_model::SmmuPort, Smmu<'a, Machine, strandline_model::SmmuPort>>;
+
+fn mark(vm: &mut Plain<'_>, page: IpaRange) {
+    vm.log.mark_written(vm.machine, page);
+}
+
+fn store(vm: &mut Plain<'_>, page: IpaRange) {
+    vm.machine.el2_wrote(page.start());
+}
+
+#[test]
+fn el2s_own_write_is_lost_where_its_bit_is_set_before_the_store() {
+    assert!(el2_writes(true).is_err_and(|account| account.contains("lost")));
+    assert_eq!(el2_writes(false), Ok(()));
+}
+
+#[test]
+fn hold_that_runs_out_of_time_abandons_the_start_and_breaks_nothing() {
+    for seed in 0..8 {
+        let machine = Machine::new(Parameters::new(seed));
+        let smmu = bring_up(&machine, machine.smmu());
+        let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+        machine.fail_next_hold();
+        assert!(vm.start().is_err_and(|error| error.contains("undone")));
+        assert_eq!(quiet(&machine), Ok(()));
+        assert_eq!(vm.start(), Ok(()));
+    }
+}
+
+#[test]
 fn invalidation_by_ipa_leaves_combined_entries() {
     let tallies = [false, true].map(|and_combined| {
         let machine = Machine::new(Parameters::new(11));
@@ -222,7 +323,7 @@ fn invalidation_by_ipa_leaves_combined_entries() {
         }
         stale
     });
-    assert!(tallies[0] > 100 && tallies[1] == 0, "{tallies:?}");
+    assert!(tallies[0] > 20 && tallies[1] == 0, "{tallies:?}");
 }
 
 #[test]
