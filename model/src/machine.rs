@@ -311,6 +311,15 @@ impl Machine {
         }
     }
 
+    /// Quiesces the device: it begins no access, and hardware runs until those it had begun have ended.
+    pub fn quiesce(&self, stream: StreamId) {
+        self.set_active(stream, false);
+        let mut core = self.core.borrow_mut();
+        while !core.under_way(Walker::Smmu, stream.0).is_empty() {
+            core.hardware_step();
+        }
+    }
+
     /// One DMA by `stream`; hardware runs until it has ended.
     #[must_use]
     pub fn dma(&self, stream: StreamId, ipa: Ipa, write: bool) -> Dma {

@@ -102,8 +102,41 @@ fn variants_of_the_smmu_need_no_change_of_software() {
 }
 
 #[test]
+fn devices_come_and_go_while_the_log_is_on() {
+    for seed in 0..20 {
+        let machine = Machine::new(Parameters::new(seed));
+        let smmu = bring_up(&machine, machine.smmu());
+        let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+        let ste = vm.ste();
+        assert_eq!(vm.start(), Ok(()), "seed {seed}");
+        for _ in 0..3 {
+            machine.quiesce(STREAMS[1]);
+            smmu.detach(STREAMS[1]).unwrap();
+            assert_eq!(vm.sync(), Ok(()), "seed {seed}");
+            smmu.attach(STREAMS[1], &ste).unwrap();
+            machine.set_active(STREAMS[1], true);
+            assert_eq!(vm.sync(), Ok(()), "seed {seed}");
+        }
+        assert_eq!(vm.stop(), Ok(()), "seed {seed}");
+        assert!(vm.end().is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_seed_is_a_run() {
     let tally = |seed| logs(seed..seed + 1, Parameters::new, Plan::new(DmaTier::Hardware)).0;
     assert_eq!(tally(7), tally(7));
     assert_ne!(tally(7), tally(8));
+}
+
+/// `STRANDLINE_SEEDS=FIRST..END cargo test -p strandline-model -- --ignored soak`
+#[test]
+#[ignore = "takes as long as it is asked to: seeds come from STRANDLINE_SEEDS"]
+fn soak() {
+    let seeds = std::env::var("STRANDLINE_SEEDS").unwrap_or_default();
+    let bounds = seeds.split_once("..").map(|(first, end)| (first.parse(), end.parse()));
+    let Some((Ok(first), Ok(end))) = bounds else { panic!("STRANDLINE_SEEDS={seeds:?} is not FIRST..END") };
+    let began = std::time::Instant::now();
+    let (met, ..) = logs(first..end, Parameters::new, Plan::new(DmaTier::Hardware));
+    println!("{met:#?}\n{} steps a second", met.steps / began.elapsed().as_secs().max(1));
 }

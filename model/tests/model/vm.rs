@@ -4,7 +4,7 @@ use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
 use strandline::dirty_log::{DirtyLog, Progress, Statistics};
 use strandline::hw::{Barrier, DmaTlb, Platform, Tlbi};
-use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config};
+use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config, ViewSte};
 use strandline::stage2::{DmaWalker, Format};
 use strandline_abi::{CpuTier, DmaTier, Flags};
 use strandline_model::{Machine, Report, Source, Window};
@@ -83,14 +83,17 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         space.add_dma_view(platform, walker, plan.tier).expect("frames");
         let range = IpaRange::new(RAM, plan.bytes).expect("a range");
         space.map(platform, Region { range, pa: Pa(0x8000_0000), reach: Reach::Ram }).expect("frames");
-        let mut vm =
-            Self { machine, platform, smmu, space, log: DirtyLog::new(CpuTier::Hardware), vmid, plan };
-        vm.attach();
+        let vm = Self { machine, platform, smmu, space, log: DirtyLog::new(CpuTier::Hardware), vmid, plan };
+        let ste = vm.ste();
+        for stream in STREAMS {
+            smmu.attach(stream, &ste).expect("attached");
+        }
         vm.run();
         vm
     }
 
-    fn attach(&mut self) {
+    /// The STE of the DMA view.
+    pub fn ste(&self) -> ViewSte {
         let tree = &self.space.dma_views().next().expect("one DMA view").view.tree;
         let hardware_update = if self.plan.tier == DmaTier::Hardware { Httu::Dirty } else { Httu::None };
         let config = Stage2Config {
@@ -101,10 +104,7 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
             output_bits: 48,
             hardware_update,
         };
-        let ste = self.smmu.view(&config).expect("an STE");
-        for stream in STREAMS {
-            self.smmu.attach(stream, &ste).expect("attached");
-        }
+        self.smmu.view(&config).expect("an STE")
     }
 
     fn run(&self) {
