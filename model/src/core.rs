@@ -1,0 +1,242 @@
+//! The state of a machine, and hardware's steps.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use strandline::hw::Barrier;
+
+use crate::alarm::{Alarm, Rule};
+use crate::device::{Device, Transaction};
+use crate::journal::{Happening, Journal};
+use crate::machine::WriteFault;
+use crate::memory::{Memory, Observer};
+use crate::parameters::Parameters;
+use crate::pe::{CpuInvalidation, Pe};
+use crate::pool::Pool;
+use crate::random::Random;
+use crate::smmu::Smmu;
+use crate::tally::Tally;
+use crate::tlb::Tlb;
+use crate::truth::{Reason, Truth};
+use crate::update::{Update, Walker};
+use crate::walk::Regime;
+
+/// Where frames begin: 1 GiB-aligned, and not zero.
+pub(crate) const POOL: u64 = 0x1_4000_0000;
+/// Pages from the beginning of guest RAM whose contents software may read and write.
+pub(crate) const BUFFER_PAGES: u64 = 16;
+/// Alarms kept: the first one matters.
+const MOST_ALARMS: usize = 8;
+
+/// What software does when a vCPU faults.
+pub(crate) type FaultHandler = Rc<dyn Fn(WriteFault)>;
+
+/// A machine.
+pub(crate) struct Core {
+    pub parameters: Parameters,
+    pub random: Random,
+    pub step: u64,
+    pub clock_us: u64,
+    ids: u64,
+    pub memory: Memory,
+    pub pool: Pool,
+    pub smmu: Smmu,
+    pub pes: Vec<Pe>,
+    pub cpu_invalidations: Vec<CpuInvalidation>,
+    pub faults: VecDeque<WriteFault>,
+    pub handler: Option<FaultHandler>,
+    pub handling: bool,
+    /// The next hold runs out of time.
+    pub hold_fails: bool,
+    /// Nothing moves but software.
+    pub frozen: bool,
+    pub devices: Vec<Device>,
+    pub traffic: Vec<Transaction>,
+    pub updates: Vec<Update>,
+    pub truth: Truth,
+    pub tally: Tally,
+    journal: Journal,
+    pub alarms: Vec<Alarm>,
+}
+
+impl Core {
+    pub fn new(parameters: Parameters) -> Self {
+        let words = parameters.frames * 512 + BUFFER_PAGES as usize * 512;
+        let pe = |_| Pe::new(parameters.pes.tlb_entries);
+        Self {
+            random: Random::new(parameters.seed),
+            step: 1,
+            clock_us: 0,
+            ids: 0,
+            memory: Memory::new(words, parameters.smmu.coherent),
+            pool: Pool::new(parameters.frames),
+            smmu: Smmu::new(&parameters.smmu),
+            pes: (0..parameters.pes.count).map(pe).collect(),
+            cpu_invalidations: vec![],
+            faults: VecDeque::new(),
+            handler: None,
+            handling: false,
+            hold_fails: false,
+            frozen: false,
+            devices: vec![],
+            traffic: vec![],
+            updates: vec![],
+            truth: Truth::default(),
+            tally: Tally::default(),
+            journal: Journal::default(),
+            alarms: vec![],
+            parameters,
+        }
+    }
+
+    pub fn next_id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    /// The index of the word at `pa`.
+    pub fn index(&self, pa: u64) -> Option<u32> {
+        let frames = self.parameters.frames as u64 * 512;
+        let (in_pool, in_ram) = (pa.wrapping_sub(POOL) / 8, pa.wrapping_sub(self.parameters.ram.0) / 8);
+        if in_pool < frames {
+            u32::try_from(in_pool).ok()
+        } else if in_ram < BUFFER_PAGES * 512 {
+            u32::try_from(frames + in_ram).ok()
+        } else {
+            None
+        }
+    }
+
+    /// The address of word `at`.
+    pub fn address(&self, at: u32) -> u64 {
+        let (at, frames) = (u64::from(at), self.parameters.frames as u64 * 512);
+        if at < frames { POOL + at * 8 } else { self.parameters.ram.0 + (at - frames) * 8 }
+    }
+
+    pub fn is_ram(&self, pa: u64) -> bool {
+        pa.wrapping_sub(self.parameters.ram.0) < self.parameters.ram_bytes
+    }
+
+    pub fn tlb_of(&mut self, walker: Walker) -> &mut Tlb {
+        match walker {
+            Walker::Smmu => &mut self.smmu.tlb,
+            Walker::Pe(pe) => &mut self.pes[pe].tlb,
+        }
+    }
+
+    pub fn regime_of(&mut self, walker: Walker, master: u32) -> Result<Regime, Reason> {
+        match walker {
+            Walker::Smmu => self.stream_regime(master),
+            Walker::Pe(pe) => self.pes[pe].regime.ok_or(Reason::Disabled),
+        }
+    }
+
+    pub fn note(&mut self, what: Happening) {
+        self.journal.add(self.step, what);
+    }
+
+    pub fn alarm(&mut self, rule: Rule, account: String) {
+        if self.alarms.len() < MOST_ALARMS {
+            self.alarms.push(Alarm { rule, account, step: self.step, before: self.journal.lines() });
+        }
+    }
+
+    /// Software is about to do something: hardware goes first, for as long as chance has it.
+    pub fn software_step(&mut self) {
+        self.step += 1;
+        self.tally.steps += 1;
+        while !self.frozen && self.random.chance(self.parameters.pace) {
+            self.hardware_step();
+        }
+    }
+
+    /// Something happens in hardware.
+    pub fn hardware_step(&mut self) {
+        self.step += 1;
+        self.tally.steps += 1;
+        match self.random.below(32) {
+            0..=8 => self.device_step(),
+            9..=17 => self.pe_step(),
+            18..=23 => self.smmu_step(),
+            24..=28 => self.speculate(),
+            29 => {
+                let walker = self.any_walker();
+                self.evict(walker);
+            }
+            30 => self.invalidate_early(),
+            _ => self.land_some(),
+        }
+    }
+
+    fn any_walker(&mut self) -> Walker {
+        match self.random.index(self.pes.len() + 1) {
+            0 => Walker::Smmu,
+            pe => Walker::Pe(pe - 1),
+        }
+    }
+
+    /// Some walker fetches what it may need.
+    fn speculate(&mut self) {
+        let walker = self.any_walker();
+        let (master, window) = match walker {
+            Walker::Smmu if self.devices.is_empty() => return,
+            Walker::Smmu => {
+                let device = &self.devices[self.random.index(self.devices.len())];
+                (device.stream, device.window)
+            }
+            Walker::Pe(pe) if self.pes[pe].walks() => (pe as u32, self.pes[pe].window),
+            Walker::Pe(_) => return,
+        };
+        let ipa = window.page(&mut self.random, master, self.step);
+        if let Ok(regime) = self.regime_of(walker, master) {
+            self.prefetch(walker, regime, ipa);
+        }
+    }
+
+    /// An invalidation that has begun removes part of what it will have removed when it is complete.
+    fn invalidate_early(&mut self) {
+        if let Some(&(reach, begun)) = self.smmu.invalidations.first() {
+            let random = &mut self.random;
+            self.smmu.tlb.entries.retain(|e| e.born > begun || !reach.covers(e) || random.coin());
+        }
+        if let Some(&CpuInvalidation { reach, begun }) = self.cpu_invalidations.first() {
+            for pe in &mut self.pes {
+                let random = &mut self.random;
+                pe.tlb.entries.retain(|e| e.born > begun || !reach.covers(e) || random.coin());
+            }
+        }
+    }
+
+    /// Software changes the word at `at` by `change`, in one step; gives back what it was.
+    pub fn change(&mut self, at: u32, change: impl Fn(u64) -> u64) -> u64 {
+        self.before_change(at, &change);
+        let old = self.memory.newest(at);
+        let new = change(old);
+        if new != old {
+            self.check_change(at, old, new);
+            self.memory.store(at, new, false);
+            self.note(Happening::Atomic(self.address(at), old, new));
+        }
+        old
+    }
+
+    /// Software executes `barrier`.
+    pub fn barrier(&mut self, barrier: Barrier) {
+        let (system, full) = match barrier {
+            Barrier::DsbIshst => (false, false),
+            Barrier::DsbIsh => (false, true),
+            Barrier::DsbSt => (true, false),
+            Barrier::DsbSy => (true, true),
+            Barrier::Isb => return,
+        };
+        self.memory.barrier(Observer::Pe, full);
+        if system {
+            self.memory.barrier(Observer::Smmu, full);
+        }
+        if full {
+            self.memory.synchronize();
+            self.complete_cpu_invalidations();
+        }
+        self.note(Happening::Barrier(barrier));
+    }
+}

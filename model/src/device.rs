@@ -1,0 +1,248 @@
+//! Accesses under way: DMA of devices and stores of vCPUs.
+
+use strandline::addr::StreamId;
+
+use crate::alarm::Rule;
+use crate::core::Core;
+use crate::journal::Happening;
+use crate::random::Random;
+use crate::tlb::Reach;
+use crate::translate::Translated;
+use crate::truth::{Abort, Reason, Source, Write};
+use crate::update::Walker;
+
+/// Guest pages that a device or vCPU works on.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Guest address of the first page.
+    pub first: u64,
+    /// How many.
+    pub pages: u64,
+}
+
+impl Window {
+    /// A page of it; more often than not one of a few that `master` uses again and again for a while.
+    pub(crate) fn page(self, random: &mut Random, master: u32, step: u64) -> u64 {
+        let page = if random.chance(640) {
+            let mut of_the_time = Random::new(u64::from(master) << 32 | step >> HOT_TIME);
+            of_the_time.below(self.pages) + random.below(HOT)
+        } else {
+            random.below(self.pages)
+        };
+        self.first + page % self.pages * 0x1000
+    }
+}
+
+/// Pages that are used again and again.
+const HOT: u64 = 6;
+/// `log2` of the steps for which they are.
+const HOT_TIME: u32 = 12;
+/// Accesses that one device or vCPU has under way at the most.
+const UNDER_WAY: usize = 3;
+
+/// A device that does DMA of its own accord.
+pub(crate) struct Device {
+    pub stream: u32,
+    pub window: Window,
+    pub active: bool,
+}
+
+/// What became of a DMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dma {
+    /// It reached this physical address.
+    Done(u64),
+    /// It was aborted.
+    Aborted(Reason),
+}
+
+/// How far an access has come.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Waiting,
+    InFlight { pa: u64, at: u32, born: u64, update: Option<u64> },
+}
+
+/// An access under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transaction {
+    pub id: u64,
+    pub walker: Walker,
+    /// The stream; of a vCPU its PE.
+    pub master: u32,
+    pub ipa: u64,
+    pub write: bool,
+    vmid: u16,
+    stage: Stage,
+}
+
+impl Transaction {
+    pub fn update(&self) -> Option<u64> {
+        match self.stage {
+            Stage::InFlight { update, .. } => update,
+            Stage::Waiting => None,
+        }
+    }
+
+    pub fn translate_again(&mut self) {
+        self.stage = Stage::Waiting;
+    }
+
+    /// The word index of the leaf it was translated by.
+    pub fn leaf(&self) -> Option<u32> {
+        match self.stage {
+            Stage::InFlight { at, .. } => Some(at),
+            Stage::Waiting => None,
+        }
+    }
+
+    /// Where in memory it is going.
+    pub fn target(&self) -> Option<u64> {
+        match self.stage {
+            Stage::InFlight { pa, .. } => Some(pa),
+            Stage::Waiting => None,
+        }
+    }
+
+    /// Whether it was translated by what was read at `step` or before, however late that was.
+    fn uses_what_was_read_until(&self, step: u64) -> bool {
+        matches!(self.stage, Stage::InFlight { born, .. } if born <= step)
+    }
+}
+
+impl Core {
+    pub fn begin(&mut self, walker: Walker, master: u32, ipa: u64, write: bool) -> u64 {
+        let id = self.next_id();
+        let transaction = Transaction { id, walker, master, ipa, write, vmid: 0, stage: Stage::Waiting };
+        self.traffic.push(transaction);
+        id
+    }
+
+    /// A device begins an access, or some access gets on.
+    pub fn device_step(&mut self) {
+        if self.devices.is_empty() {
+            return;
+        }
+        let device = self.random.index(self.devices.len());
+        let Device { stream, window, active } = self.devices[device];
+        let mine: Vec<u64> = self.under_way(Walker::Smmu, stream);
+        if active && (mine.is_empty() || mine.len() < UNDER_WAY && self.random.coin()) {
+            let ipa = window.page(&mut self.random, stream, self.step);
+            let write = self.random.chance(768);
+            self.begin(Walker::Smmu, stream, ipa, write);
+        } else if !mine.is_empty() {
+            let id = mine[self.random.index(mine.len())];
+            self.advance(id);
+        }
+    }
+
+    pub fn under_way(&self, walker: Walker, master: u32) -> Vec<u64> {
+        self.traffic.iter().filter(|t| t.walker == walker && t.master == master).map(|t| t.id).collect()
+    }
+
+    /// Access `id` gets one stage further; `Some` where it ended.
+    pub fn advance(&mut self, id: u64) -> Option<Dma> {
+        let index = self.traffic.iter().position(|t| t.id == id)?;
+        let transaction = self.traffic[index];
+        match transaction.stage {
+            Stage::InFlight { pa, .. } => {
+                self.complete(index);
+                Some(Dma::Done(pa))
+            }
+            Stage::Waiting => self.translate_access(transaction).map(Dma::Aborted),
+        }
+    }
+
+    fn translate_access(&mut self, transaction: Transaction) -> Option<Reason> {
+        let Transaction { id, walker, master, ipa, write, .. } = transaction;
+        let found = self.regime_of(walker, master).and_then(|regime| {
+            self.translate(walker, regime, ipa, write).map(|translated| (regime, translated))
+        });
+        let index = self.traffic.iter().position(|t| t.id == id)?;
+        match found {
+            Ok((regime, translated)) => {
+                let Translated { pa, at, born, update } = translated;
+                let stage = Stage::InFlight { pa, at, born, update };
+                self.traffic[index].stage = stage;
+                self.traffic[index].vmid = regime.vmid;
+                if write {
+                    self.truth.touch(walker, ipa, self.step);
+                }
+                None
+            }
+            Err(reason) => {
+                self.traffic.swap_remove(index);
+                self.fault(walker, master, ipa, write, reason);
+                Some(reason)
+            }
+        }
+    }
+
+    fn fault(&mut self, walker: Walker, master: u32, ipa: u64, write: bool, reason: Reason) {
+        match walker {
+            Walker::Smmu => {
+                self.truth.aborts.push(Abort {
+                    stream: StreamId(master),
+                    ipa,
+                    write,
+                    reason,
+                    step: self.step,
+                });
+                self.record_event(master, ipa, write, reason);
+            }
+            Walker::Pe(pe) => self.stage2_fault(pe, ipa, write, reason),
+        }
+    }
+
+    /// Access `index`, which is in flight, reaches memory.
+    pub fn complete(&mut self, index: usize) {
+        let transaction = self.traffic.swap_remove(index);
+        let Stage::InFlight { pa, update, .. } = transaction.stage else { return };
+        let Transaction { walker, master, ipa, write, .. } = transaction;
+        if !self.is_ram(pa) {
+            self.alarm(
+                Rule::OutputAstray,
+                format!("{walker} led {ipa:#x} to {pa:#x}, which is no guest RAM"),
+            );
+        }
+        if !write {
+            return;
+        }
+        self.rely(update);
+        let (source, completed) = match walker {
+            Walker::Smmu => (Source::Dma, Some(self.step)),
+            Walker::Pe(_) => (Source::Cpu, None),
+        };
+        let ipa_page = ipa & !0xfff;
+        self.truth.performed(Write { source, master, ipa: ipa_page, pa, performed: self.step, completed });
+        match walker {
+            Walker::Smmu => self.tally.dma_writes += 1,
+            Walker::Pe(_) => self.tally.cpu_writes += 1,
+        }
+        self.note(Happening::Completed(walker, ipa));
+    }
+
+    /// An invalidation that was begun at `begun` completes: so do the accesses that used what it covers.
+    pub fn complete_covered(&mut self, pes: bool, reach: Reach, begun: u64) {
+        let covered = |t: &Transaction| {
+            (t.walker != Walker::Smmu) == pes
+                && t.uses_what_was_read_until(begun)
+                && reach.completes(t.vmid, t.ipa)
+        };
+        while let Some(index) = self.traffic.iter().position(covered) {
+            self.tally.completed_by_invalidation += 1;
+            self.complete(index);
+        }
+        self.force_covered(pes, reach, begun);
+    }
+
+    /// All accesses of `master` that are in flight complete.
+    pub fn complete_all_of(&mut self, walker: Walker, master: Option<u32>) {
+        let of = |t: &Transaction| {
+            t.walker == walker && master.is_none_or(|m| m == t.master) && t.target().is_some()
+        };
+        while let Some(index) = self.traffic.iter().position(of) {
+            self.complete(index);
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! The machine as software sees it, through the library's traits, and as a test drives it.
+
+use std::cell::{RefCell, RefMut};
+use std::rc::Rc;
+
+use strandline::addr::{Ipa, IpaRange, Pa, StreamId};
+use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
+use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
+use strandline::smmu::Registers;
+use strandline::smmu::spec::pages::{Register32, Register64};
+use strandline::stage2::Format;
+
+use crate::alarm::{Alarm, Rule};
+use crate::core::{BUFFER_PAGES, Core, POOL};
+use crate::device::{Device, Dma, Window};
+use crate::journal::Happening;
+use crate::parameters::Parameters;
+use crate::pe::CpuInvalidation;
+use crate::tally::Tally;
+use crate::tlb::Reach;
+use crate::truth::{Abort, Report, Source, Write};
+use crate::update::Walker;
+use crate::walk::Regime;
+
+/// A store of a vCPU met a page that may not be written, on a PE without FEAT_HAFDBS. The vCPU waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteFault {
+    /// The PE.
+    pub pe: usize,
+    /// The guest address.
+    pub ipa: Ipa,
+}
+
+type Shared = Rc<RefCell<Core>>;
+
+/// A word of the machine's memory.
+#[derive(Clone)]
+pub struct ModelWord {
+    core: Shared,
+    at: u32,
+}
+
+/// A machine: memory, PEs, devices, and one SMMU. A clone is the same machine.
+#[derive(Clone)]
+pub struct Machine {
+    core: Shared,
+    words: Rc<[ModelWord]>,
+}
+
+/// The registers of a machine's SMMU.
+#[derive(Clone)]
+pub struct SmmuPort(Shared);
+
+/// Software's turn: hardware has gone first.
+fn turn(core: &Shared) -> RefMut<'_, Core> {
+    let mut turn = core.borrow_mut();
+    turn.software_step();
+    while !turn.handling && turn.handler.is_some() {
+        let (Some(fault), Some(handler)) = (turn.faults.pop_front(), turn.handler.clone()) else { break };
+        turn.handling = true;
+        drop(turn);
+        handler(fault);
+        turn = core.borrow_mut();
+        turn.handling = false;
+        turn.pes[fault.pe].faulted = false;
+    }
+    turn
+}
+
+impl ModelWord {
+    /// Its place among [`Machine::all_words`].
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        self.at as usize
+    }
+}
+
+impl Word for ModelWord {
+    fn load(&self) -> u64 {
+        let core = &mut *turn(&self.core);
+        core.memory.load(self.at, &mut core.random)
+    }
+
+    fn store(&self, value: u64) {
+        let mut core = turn(&self.core);
+        core.before_change(self.at, &|_| value);
+        let old = core.memory.newest(self.at);
+        core.check_change(self.at, old, value);
+        core.memory.store(self.at, value, false);
+        let pa = core.address(self.at);
+        core.note(Happening::Store(pa, value));
+    }
+
+    fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
+        let old = turn(&self.core).change(self.at, |word| if word == current { new } else { word });
+        if old == current { Ok(old) } else { Err(old) }
+    }
+
+    fn fetch_and(&self, mask: u64) -> u64 {
+        turn(&self.core).change(self.at, |word| word & mask)
+    }
+
+    fn fetch_or(&self, mask: u64) -> u64 {
+        turn(&self.core).change(self.at, |word| word | mask)
+    }
+}
+
+impl Memory for Machine {
+    type Word = ModelWord;
+
+    fn words(&self, pa: Pa, count: usize) -> &[ModelWord] {
+        let first = self.core.borrow().index(pa.0);
+        match first {
+            Some(first) => &self.words[first as usize..][..count],
+            None => panic!("software reaches for {pa}, where there is no memory it owns"),
+        }
+    }
+
+    fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
+        let first = self.words(pa, count).first().map_or(0, |w| w.at);
+        let mut core = turn(&self.core);
+        for i in 0..count {
+            core.memory.store(first + i as u32, value(i), true);
+        }
+        core.note(Happening::Fill(pa.0, count));
+    }
+}
+
+impl Frames for Machine {
+    fn alloc(&self, order: u32) -> Option<FrameBlock> {
+        let mut core = turn(&self.core);
+        let block = core.pool.alloc(order)?;
+        core.handed_out(&block);
+        Some(block)
+    }
+
+    fn free(&self, block: FrameBlock) {
+        let (order, bytes) = (block.order(), block.bytes());
+        let pa = block.into_pa().0;
+        let mut core = turn(&self.core);
+        core.note(Happening::Freed(pa, order));
+        if let Some(who) = core.referrer(pa, bytes) {
+            core.alarm(Rule::FrameInUse, format!("the frame at {pa:#x} is freed: {who}"));
+        }
+        if !core.pool.free(pa, order) {
+            core.alarm(Rule::FrameFreedTwice, format!("the frame at {pa:#x} is free already"));
+        }
+    }
+
+    fn reserve(&self, count: usize) -> Result<FrameReserve, OutOfFrames> {
+        turn(&self.core).pool.reserve(count)
+    }
+
+    fn take(&self, reserve: &mut FrameReserve) -> Option<FrameBlock> {
+        let mut core = turn(&self.core);
+        let block = core.pool.take(reserve)?;
+        core.handed_out(&block);
+        Some(block)
+    }
+
+    fn unreserve(&self, reserve: FrameReserve) {
+        turn(&self.core).pool.unreserve(&reserve);
+    }
+
+    fn free_frames(&self) -> usize {
+        self.core.borrow().pool.free_frames()
+    }
+}
+
+impl Core {
+    fn handed_out(&mut self, block: &FrameBlock) {
+        if let Some(at) = self.index(block.pa().0) {
+            self.memory.forget_leaves(at, (block.bytes() / 8) as usize);
+        }
+    }
+}
+
+impl Cpu for Machine {
+    fn barrier(&self, barrier: Barrier) {
+        turn(&self.core).barrier(barrier);
+    }
+
+    fn tlbi(&self, vttbr: Vttbr, op: Tlbi) {
+        let mut core = turn(&self.core);
+        let begun = core.step;
+        core.cpu_invalidations.push(CpuInvalidation { reach: reach(vttbr, op), begun });
+        core.note(Happening::Tlbi(vttbr.vmid.0, op));
+    }
+
+    fn clean_to_poc(&self, pa: Pa, bytes: u64) {
+        let mut core = turn(&self.core);
+        // Whole cache lines of 64 bytes.
+        let (first, last) = (pa.0 & !63, (pa.0 + bytes + 63) & !63);
+        if let Some(at) = core.index(first) {
+            core.memory.clean(at, ((last - first) / 8) as usize);
+        }
+    }
+
+    fn invalidate_from_poc(&self, _pa: Pa, _bytes: u64) {
+        drop(turn(&self.core));
+    }
+
+    fn hold(&self, vttbr: Vttbr) -> Result<(), HoldTimeout> {
+        if std::mem::take(&mut turn(&self.core).hold_fails) {
+            return Err(HoldTimeout);
+        }
+        self.hold_with(vttbr, true);
+        Ok(())
+    }
+
+    fn release(&self, vttbr: Vttbr) {
+        let mut core = turn(&self.core);
+        core.release(vttbr.root.0);
+        core.note(Happening::Hold(false));
+    }
+
+    fn now_us(&self) -> u64 {
+        self.core.borrow().clock_us
+    }
+
+    fn relax(&self) {
+        let mut core = turn(&self.core);
+        core.clock_us += 1;
+        for _ in 0..4 {
+            if !core.frozen {
+                core.hardware_step();
+            }
+        }
+    }
+}
+
+fn reach(vttbr: Vttbr, op: Tlbi) -> Reach {
+    let vmid = vttbr.vmid.0;
+    match op {
+        Tlbi::VmallS12E1Is => Reach::Vmid(vmid),
+        Tlbi::VmallE1Is => Reach::Combined(vmid),
+        Tlbi::IpaS2E1Is(ipa) => {
+            Reach::Ipa { vmid, first: ipa.0 & !0xfff, bytes: 0x1000, leaf_only: false, ttl: 0 }
+        }
+    }
+}
+
+impl Registers for SmmuPort {
+    fn read32(&self, register: Register32) -> u32 {
+        turn(&self.0).read_register(register)
+    }
+
+    fn write32(&self, register: Register32, value: u32) {
+        turn(&self.0).write_register(register, value);
+    }
+
+    fn write64(&self, register: Register64, value: u64) {
+        turn(&self.0).write_register64(register, value);
+    }
+}
+
+impl Machine {
+    /// A machine at reset: nothing runs, the SMMU is off, frames hold garbage.
+    #[must_use]
+    pub fn new(parameters: Parameters) -> Self {
+        let core = Rc::new(RefCell::new(Core::new(parameters)));
+        let words = parameters.frames * 512 + BUFFER_PAGES as usize * 512;
+        let word = |at| ModelWord { core: Rc::clone(&core), at };
+        let words = (0..words as u32).map(word).collect();
+        Self { core, words }
+    }
+
+    /// Where the frames of a machine begin.
+    pub const FRAMES: Pa = Pa(POOL);
+
+    /// All words of memory, for a test that wraps them.
+    #[must_use]
+    pub fn all_words(&self) -> &[ModelWord] {
+        &self.words
+    }
+
+    /// The SMMU's registers.
+    #[must_use]
+    pub fn smmu(&self) -> SmmuPort {
+        SmmuPort(Rc::clone(&self.core))
+    }
+
+    /// Runs a vCPU on PE `pe`, in the tree of `vttbr`, which works on `window`. Stores made before are visible to it:
+    /// entering a guest takes a DSB.
+    pub fn run_vcpu(&self, pe: usize, vttbr: Vttbr, format: Format, window: Window) {
+        self.barrier(Barrier::DsbSy);
+        let mut core = self.core.borrow_mut();
+        let dirty = core.parameters.pes.hafdbs;
+        let (vmid, root) = (vttbr.vmid.0, vttbr.root.0);
+        let (start_level, ipa_bits) = (format.start_level(), u32::from(format.ipa_bits()));
+        core.pes[pe].regime = Some(Regime { vmid, root, start_level, ipa_bits, dirty });
+        core.pes[pe].window = window;
+    }
+
+    /// Takes the vCPU off PE `pe`, which executes a DSB. What its TLB holds stays.
+    pub fn stop_vcpu(&self, pe: usize) {
+        let mut core = self.core.borrow_mut();
+        core.dsb(pe);
+        core.pes[pe].regime = None;
+    }
+
+    /// Adds a device that does DMA in `window` of its own accord, from now on.
+    pub fn add_device(&self, stream: StreamId, window: Window) {
+        self.core.borrow_mut().devices.push(Device { stream: stream.0, window, active: true });
+    }
+
+    /// Lets the device begin accesses, or no more.
+    pub fn set_active(&self, stream: StreamId, active: bool) {
+        for device in self.core.borrow_mut().devices.iter_mut().filter(|d| d.stream == stream.0) {
+            device.active = active;
+        }
+    }
+
+    /// Quiesces the device: it begins no access, and hardware runs until those it had begun have ended.
+    pub fn quiesce(&self, stream: StreamId) {
+        self.set_active(stream, false);
+        let mut core = self.core.borrow_mut();
+        while !core.under_way(Walker::Smmu, stream.0).is_empty() {
+            core.hardware_step();
+        }
+    }
+
+    /// One DMA by `stream`; hardware runs until it has ended.
+    #[must_use]
+    pub fn dma(&self, stream: StreamId, ipa: Ipa, write: bool) -> Dma {
+        let mut core = self.core.borrow_mut();
+        let id = core.begin(Walker::Smmu, stream.0, ipa.0, write);
+        loop {
+            if let Some(end) = core.advance(id) {
+                return end;
+            }
+            let pa = core.traffic.iter().find(|t| t.id == id).and_then(crate::device::Transaction::target);
+            core.hardware_step();
+            // A step of chance may have completed it.
+            if let (false, Some(pa)) = (core.traffic.iter().any(|t| t.id == id), pa) {
+                return Dma::Done(pa);
+            }
+        }
+    }
+
+    /// Lets hardware take `steps` steps.
+    pub fn run(&self, steps: u64) {
+        for _ in 0..steps {
+            let mut core = self.core.borrow_mut();
+            if !core.frozen {
+                core.hardware_step();
+            }
+        }
+        drop(turn(&self.core));
+    }
+
+    /// Stops, or lets go on, everything but software: devices, vCPUs, the SMMU.
+    pub fn freeze(&self, frozen: bool) {
+        self.core.borrow_mut().frozen = frozen;
+    }
+
+    /// Holds vCPUs as [`Cpu::hold`] does, the DSB left out where `dsb` is false.
+    pub fn hold_with(&self, vttbr: Vttbr, dsb: bool) {
+        let mut core = turn(&self.core);
+        core.hold(vttbr.root.0, dsb);
+        core.note(Happening::Hold(true));
+    }
+
+    /// The next [`Cpu::hold`] runs out of time.
+    pub fn fail_next_hold(&self) {
+        self.core.borrow_mut().hold_fails = true;
+    }
+
+    /// EL2 has stored into the guest page at `ipa` on behalf of a vCPU.
+    pub fn el2_wrote(&self, ipa: Ipa) {
+        let mut core = self.core.borrow_mut();
+        let (step, ipa) = (core.step, ipa.0 & !0xfff);
+        // What rule of the log reports it is not hardware's: it counts as a write of the vCPU.
+        core.truth.touch(Walker::Pe(0), ipa, step);
+        let (source, master, completed) = (Source::Cpu, u32::MAX, Some(step));
+        core.truth.performed(Write { source, master, ipa, pa: 0, performed: step, completed });
+    }
+
+    /// Calls `handler` for write-protect faults, between any two steps of software; the vCPU goes on when it returns.
+    /// [`Machine::no_handler`] lets go of it, and of what it holds.
+    pub fn on_write_fault(&self, handler: impl Fn(WriteFault) + 'static) {
+        self.core.borrow_mut().handler = Some(Rc::new(handler));
+    }
+
+    /// Write-protect faults wait for [`Machine::take_write_fault`] again.
+    pub fn no_handler(&self) {
+        self.core.borrow_mut().handler = None;
+    }
+
+    /// The oldest write-protect fault that waits, where no handler is set.
+    #[must_use]
+    pub fn take_write_fault(&self) -> Option<WriteFault> {
+        self.core.borrow_mut().faults.pop_front()
+    }
+
+    /// Lets the vCPU on `pe` go on after a write-protect fault.
+    pub fn resume(&self, pe: usize) {
+        self.core.borrow_mut().pes[pe].faulted = false;
+    }
+
+    /// PE `pe` invalidates `ipa` in its own TLB: IPAS2E1, DSB, VMALLE1, DSB.
+    pub fn invalidate_local(&self, pe: usize, vttbr: Vttbr, ipa: Ipa) {
+        let mut core = turn(&self.core);
+        let until = core.step;
+        for op in [Tlbi::IpaS2E1Is(ipa), Tlbi::VmallE1Is] {
+            core.pes[pe].tlb.remove(reach(vttbr, op), until);
+        }
+    }
+
+    /// The next command is refused with `code` (CMDQ_CONS.ERR, §7.1).
+    pub fn fail_next_command(&self, code: u8) {
+        self.core.borrow_mut().smmu.failures.push_back(code);
+    }
+
+    /// The SMMU stops answering, or answers again.
+    pub fn set_dead(&self, dead: bool) {
+        self.core.borrow_mut().smmu.dead = dead;
+    }
+
+    /// The guest memory of `bytes` from `pa` is given to somebody else: nothing may lead there.
+    pub fn reuse_memory(&self, pa: Pa, bytes: u64) {
+        let mut core = self.core.borrow_mut();
+        if let Some(who) = core.reaches(pa.0, bytes) {
+            core.alarm(Rule::MemoryInUse, format!("memory at {pa} is reused: {who}"));
+        }
+    }
+
+    /// The alarms so far, the first one first.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.core.borrow().alarms.clone()
+    }
+
+    /// What the run has met so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.core.borrow().tally
+    }
+
+    /// DMA that was aborted so far.
+    #[must_use]
+    pub fn aborts(&self) -> Vec<Abort> {
+        self.core.borrow().truth.aborts.clone()
+    }
+
+    /// The time, in steps.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.core.borrow().step
+    }
+
+    /// A start of a log begins.
+    pub fn log_start_begins(&self) {
+        let mut core = self.core.borrow_mut();
+        let step = core.step;
+        core.truth.start_begins(step);
+    }
+
+    /// The start has returned.
+    pub fn log_started(&self) {
+        self.core.borrow_mut().truth.start_ended();
+    }
+
+    /// The log is being stopped: nothing more is promised.
+    pub fn log_stopped(&self) {
+        self.core.borrow_mut().truth.stopped();
+    }
+
+    /// A sync that began at step `began`, of `range` and `sources`, has reported `pages` (guest addresses, ascending).
+    ///
+    /// # Errors
+    /// It lost a write, or invented one.
+    pub fn synced(
+        &self,
+        began: u64,
+        range: IpaRange,
+        sources: &[Source],
+        report: Report,
+        pages: &[u64],
+    ) -> Result<(), String> {
+        self.core.borrow_mut().truth.synced(began, range, sources, report, pages)
+    }
+}

@@ -1,0 +1,204 @@
+//! The words that software and hardware share, and when hardware comes to see what software stored.
+//!
+//! What hardware changes, software is sure to see after a DSB of loads and stores; until then a load may give it the
+//! value before (an atomic operation always works on the newest). The other way round, a walker may see the value before it until software has executed a DSB after
+//! the store (Arm ARM D8.2.6, B2.3.12; IHI 0070 §3.21.2); whether it does is chance, and once it has seen the new
+//! value it never goes back. A walker that is not coherent waits for a cache clean and a DSB behind that.
+
+use std::collections::BTreeMap;
+
+use crate::random::Random;
+
+/// Who looks at memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Observer {
+    /// The walkers of PEs.
+    Pe,
+    /// The SMMU: walks, queues, stream tables.
+    Smmu,
+}
+
+const OBSERVERS: [Observer; 2] = [Observer::Pe, Observer::Smmu];
+
+/// The newest value is not yet sure to be seen, by observer.
+const UNSEEN: [u8; 2] = [0x1, 0x2];
+/// Stored as part of a table nobody should reach yet, and unseen, by observer.
+const FILLED: [u8; 2] = [0x4, 0x8];
+/// Cleaned to the point of coherency since the last store.
+const CLEANED: u8 = 0x10;
+/// A walk read a leaf here.
+const WALKED: u8 = 0x20;
+/// Hardware changed it since software last looked.
+const CHANGED: u8 = 0x40;
+
+/// Memory by word index.
+pub(crate) struct Memory {
+    newest: Vec<u64>,
+    /// What each observer is sure to see at least.
+    seen: [Vec<u64>; 2],
+    flags: Vec<u8>,
+    /// Words with [`UNSEEN`], perhaps more than once or no more.
+    unseen: [Vec<u32>; 2],
+    coherent: bool,
+    /// What hardware has changed since software's last DSB, with the value before.
+    hidden: BTreeMap<u32, u64>,
+    /// Leaves software has cleaned since an invalidation last completed.
+    cleaned: Vec<u32>,
+}
+
+/// What an observer found.
+pub(crate) struct Look {
+    pub value: u64,
+    /// It is not the newest.
+    pub old: bool,
+    /// The newest value was filled in and is not sure to be seen: nothing should have led here.
+    pub premature: bool,
+}
+
+impl Memory {
+    /// `words` words whose contents look like descriptors that lead nowhere.
+    pub fn new(words: usize, coherent: bool) -> Self {
+        let garbage = |i: usize| 0x0008_0bad_0000_07ff + ((i as u64) << 12 & 0xffff_f000);
+        let newest: Vec<u64> = (0..words).map(garbage).collect();
+        Self {
+            seen: [newest.clone(), newest.clone()],
+            newest,
+            flags: vec![0; words],
+            unseen: [vec![], vec![]],
+            coherent,
+            hidden: BTreeMap::new(),
+            cleaned: vec![],
+        }
+    }
+
+    pub fn newest(&self, at: u32) -> u64 {
+        self.newest[at as usize]
+    }
+
+    /// What software sees; it has then looked.
+    pub fn load(&mut self, at: u32, random: &mut Random) -> u64 {
+        if let Some(&before) = self.hidden.get(&at)
+            && random.coin()
+        {
+            return before;
+        }
+        self.hidden.remove(&at);
+        self.flags[at as usize] &= !CHANGED;
+        self.newest[at as usize]
+    }
+
+    /// Software executes a DSB of loads and stores: it sees what hardware did before.
+    pub fn synchronize(&mut self) {
+        self.hidden.clear();
+    }
+
+    /// Software cleans a leaf.
+    pub fn note_clean(&mut self, at: u32) {
+        self.cleaned.push(at);
+    }
+
+    /// An invalidation completes.
+    pub fn forget_cleans(&mut self) {
+        self.cleaned.clear();
+    }
+
+    /// Whether the leaf was cleaned, and no invalidation has completed since.
+    pub fn is_being_cleaned(&self, at: u32) -> bool {
+        self.cleaned.contains(&at)
+    }
+
+    /// Whether hardware has changed the word since software last looked.
+    pub fn was_changed(&self, at: u32) -> bool {
+        self.flags[at as usize] & CHANGED != 0
+    }
+
+    pub fn store(&mut self, at: u32, value: u64, filled: bool) {
+        let i = at as usize;
+        for observer in OBSERVERS.map(|o| o as usize) {
+            if self.flags[i] & UNSEEN[observer] == 0 {
+                self.seen[observer][i] = self.newest[i];
+                self.unseen[observer].push(at);
+            }
+            self.flags[i] |= UNSEEN[observer] | if filled { FILLED[observer] } else { 0 };
+        }
+        self.flags[i] &= !(CLEANED | CHANGED);
+        self.hidden.remove(&at);
+        self.newest[i] = value;
+    }
+
+    /// Hardware's own store: all of hardware sees it at once.
+    pub fn hardware_store(&mut self, at: u32, value: u64) {
+        let i = at as usize;
+        self.hidden.entry(at).or_insert(self.newest[i]);
+        self.newest[i] = value;
+        self.flags[i] = self.flags[i] & WALKED | CHANGED;
+    }
+
+    /// The word as `observer` finds it.
+    pub fn look(&mut self, observer: Observer, at: u32, random: &mut Random) -> Look {
+        let (i, o) = (at as usize, observer as usize);
+        if self.flags[i] & UNSEEN[o] == 0 {
+            return Look { value: self.newest[i], old: false, premature: false };
+        }
+        let premature = self.flags[i] & FILLED[o] != 0;
+        if random.coin() {
+            self.flags[i] &= !(UNSEEN[o] | FILLED[o]);
+            return Look { value: self.newest[i], old: false, premature };
+        }
+        Look { value: self.seen[o][i], old: self.seen[o][i] != self.newest[i], premature }
+    }
+
+    /// `observer` has found out that the word is not what it was: from now on it sees the newest value.
+    pub fn settle(&mut self, observer: Observer, at: u32) {
+        let o = observer as usize;
+        self.flags[at as usize] &= !(UNSEEN[o] | FILLED[o]);
+    }
+
+    /// What `observer` may find at the least and at the most recent.
+    pub fn both(&self, observer: Observer, at: u32) -> [u64; 2] {
+        let (i, o) = (at as usize, observer as usize);
+        let seen = if self.flags[i] & UNSEEN[o] == 0 { self.newest[i] } else { self.seen[o][i] };
+        [seen, self.newest[i]]
+    }
+
+    pub fn is_unseen(&self, observer: Observer, at: u32) -> bool {
+        self.flags[at as usize] & UNSEEN[observer as usize] != 0
+    }
+
+    /// A DSB that orders stores for `observer`; `maintenance`: and completes cache maintenance (Arm ARM B2.6.9).
+    pub fn barrier(&mut self, observer: Observer, maintenance: bool) {
+        let o = observer as usize;
+        let needs_clean = observer == Observer::Smmu && !self.coherent;
+        let flags = &mut self.flags;
+        self.unseen[o].retain(|&at| {
+            let flag = &mut flags[at as usize];
+            let stays = needs_clean && *flag & UNSEEN[o] != 0 && !(maintenance && *flag & CLEANED != 0);
+            if !stays {
+                *flag &= !(UNSEEN[o] | FILLED[o]);
+            }
+            stays
+        });
+    }
+
+    /// A cache clean of `words` words from `at`; a DSB completes it.
+    pub fn clean(&mut self, at: u32, words: usize) {
+        for flag in &mut self.flags[at as usize..][..words] {
+            *flag |= CLEANED;
+        }
+    }
+
+    pub fn note_leaf(&mut self, at: u32) {
+        self.flags[at as usize] |= WALKED;
+    }
+
+    pub fn is_leaf(&self, at: u32) -> bool {
+        self.flags[at as usize] & WALKED != 0
+    }
+
+    /// Forgets what walks found in `words` words: they are handed out anew.
+    pub fn forget_leaves(&mut self, at: u32, words: usize) {
+        for flag in &mut self.flags[at as usize..][..words] {
+            *flag &= !WALKED;
+        }
+    }
+}

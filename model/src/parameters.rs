@@ -1,0 +1,83 @@
+//! What hardware there is, and how hard it tries.
+
+use strandline::addr::Pa;
+
+/// A machine, and the seed of its chance.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameters {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// 4 KiB frames for tables, queues and stream tables.
+    pub frames: usize,
+    /// Where guest RAM begins.
+    pub ram: Pa,
+    /// Its length in bytes.
+    pub ram_bytes: u64,
+    /// The SMMU.
+    pub smmu: SmmuParameters,
+    /// The PEs.
+    pub pes: PeParameters,
+    /// Chance, of 1024, that hardware takes one more step before software goes on.
+    pub pace: u32,
+    /// Chance, of 1024, that a write through a translation is accompanied by a dirty bit that the architecture permits
+    /// and nothing wrote (IHI 0070 §3.13.4; Arm ARM D8.5, RJCXVS).
+    pub spurious: u32,
+}
+
+/// What the SMMU can do.
+#[derive(Clone, Copy, Debug)]
+pub struct SmmuParameters {
+    /// IDR0.HTTU.
+    pub httu: u8,
+    /// IDR3.BBML.
+    pub bbml: u8,
+    /// IDR3.RIL.
+    pub range_invalidation: bool,
+    /// IDR0.VMID16.
+    pub vmid16: bool,
+    /// IDR0.COHACC.
+    pub coherent: bool,
+    /// IDR0.ST_LEVEL.
+    pub two_level: bool,
+    /// TLB entries, walk cache included.
+    pub tlb_entries: usize,
+}
+
+/// What the PEs can do.
+#[derive(Clone, Copy, Debug)]
+pub struct PeParameters {
+    /// PEs that run vCPUs; software at EL2 runs on one more.
+    pub count: usize,
+    /// FEAT_HAFDBS: hardware sets the dirty state.
+    pub hafdbs: bool,
+    /// Two sizes of one translation in a TLB make a PE raise a TLB conflict abort (Arm ARM D8.17, RFCPSG).
+    pub conflict_aborts: bool,
+    /// TLB entries of each PE.
+    pub tlb_entries: usize,
+}
+
+impl Parameters {
+    /// The main line of hardware: coherent, HTTU, BBML 2, ranges, two-level stream table; two vCPUs with FEAT_HAFDBS
+    /// that raise conflict aborts; 8 MiB of RAM.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            frames: 128,
+            ram: Pa(0x8000_0000),
+            ram_bytes: 8 << 20,
+            smmu: SmmuParameters {
+                httu: 2,
+                bbml: 2,
+                range_invalidation: true,
+                vmid16: true,
+                coherent: true,
+                two_level: true,
+                tlb_entries: 256,
+            },
+            pes: PeParameters { count: 2, hafdbs: true, conflict_aborts: true, tlb_entries: 192 },
+            pace: 512,
+            spurious: 4,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Table frames: handed out with what was in them, the latest freed first.
+
+use strandline::addr::Pa;
+use strandline::frames::{FrameBlock, FrameReserve, OutOfFrames};
+
+use crate::core::POOL;
+
+const FRAME: u64 = 0x1000;
+
+/// The frames of a machine.
+pub(crate) struct Pool {
+    free: Vec<bool>,
+    /// Free frames, the latest freed last; some may have been handed out in blocks meanwhile.
+    latest: Vec<usize>,
+    reserved: usize,
+}
+
+impl Pool {
+    pub fn new(frames: usize) -> Self {
+        Self { free: vec![true; frames], latest: (0..frames).rev().collect(), reserved: 0 }
+    }
+
+    pub fn free_frames(&self) -> usize {
+        self.free.iter().filter(|f| **f).count() - self.reserved
+    }
+
+    fn one(&mut self) -> Option<usize> {
+        while let Some(frame) = self.latest.pop() {
+            if std::mem::replace(&mut self.free[frame], false) {
+                return Some(frame);
+            }
+        }
+        None
+    }
+
+    pub fn alloc(&mut self, order: u32) -> Option<FrameBlock> {
+        let count = 1usize.checked_shl(order)?;
+        if self.free_frames() < count {
+            return None;
+        }
+        let first = if order == 0 {
+            self.one()?
+        } else {
+            let fits = |i: &usize| self.free.get(*i..*i + count).is_some_and(|run| run.iter().all(|f| *f));
+            let first = (0..self.free.len()).step_by(count).find(fits)?;
+            self.free[first..first + count].fill(false);
+            first
+        };
+        Some(FrameBlock::from_pa(Pa(POOL + first as u64 * FRAME), order))
+    }
+
+    pub fn reserve(&mut self, count: usize) -> Result<FrameReserve, OutOfFrames> {
+        let free = self.free_frames();
+        if free < count {
+            return Err(OutOfFrames { needed: count, free });
+        }
+        self.reserved += count;
+        Ok(FrameReserve::of(count))
+    }
+
+    pub fn take(&mut self, reserve: &mut FrameReserve) -> Option<FrameBlock> {
+        if !reserve.count_down() {
+            return None;
+        }
+        self.reserved -= 1;
+        let frame = self.one()?;
+        Some(FrameBlock::from_pa(Pa(POOL + frame as u64 * FRAME), 0))
+    }
+
+    pub fn unreserve(&mut self, reserve: &FrameReserve) {
+        self.reserved -= reserve.left();
+    }
+
+    /// Takes a block back; `false` where part of it was free already.
+    pub fn free(&mut self, pa: u64, order: u32) -> bool {
+        let first = ((pa - POOL) / FRAME) as usize;
+        let frames = first..first + (1 << order);
+        if self.free[frames.clone()].iter().any(|f| *f) {
+            return false;
+        }
+        self.free[frames.clone()].fill(true);
+        self.latest.extend(frames);
+        true
+    }
+}

@@ -1,0 +1,139 @@
+//! The Command queue (§3.5, chapter 4): one command at a time, at a time of chance; CMD_SYNC when what came before
+//! has completed.
+
+use super::stream_table::ConfigInvalidation;
+use super::{CMDQ_ERR, CMDQEN, Smmu};
+use crate::alarm::Rule;
+use crate::core::Core;
+use crate::journal::Happening;
+use crate::memory::Observer;
+use crate::tlb::Reach;
+use crate::update::Walker;
+
+/// CERROR_ILL.
+const ILLEGAL: u8 = 1;
+/// CERROR_ABT.
+const FETCH_ABORT: u8 = 2;
+
+/// Bits `low` and up of `word`, as many as `count`.
+const fn bits(word: u64, low: u32, count: u32) -> u64 {
+    word >> low & ((1 << count) - 1)
+}
+
+impl Core {
+    pub(super) fn command_pa(&self, index: u32) -> u64 {
+        let mask = Smmu::ring_mask(self.smmu.cmdq_base);
+        (self.smmu.cmdq_base & 0x00ff_ffff_ffff_ffe0) + u64::from(index & mask >> 1) * 16
+    }
+
+    /// Consumes the next command, if there is one and chance has it.
+    pub(super) fn consume_command(&mut self) {
+        let smmu = &self.smmu;
+        let runs = smmu.cr0ack & CMDQEN != 0 && smmu.active_errors() & CMDQ_ERR == 0;
+        if !runs || smmu.commands_waiting() == 0 {
+            return;
+        }
+        let pa = self.command_pa(self.smmu.cmdq_cons);
+        let outcome = match (self.smmu.failures.pop_front(), self.fetch(pa), self.fetch(pa + 8)) {
+            (Some(code), ..) => Err(code),
+            (None, Some(word0), Some(word1)) => self.execute([word0, word1]),
+            _ => Err(FETCH_ABORT),
+        };
+        match outcome {
+            Ok(true) => {
+                self.smmu.submitted.pop_front();
+                self.tally.commands += 1;
+                let mask = Smmu::ring_mask(self.smmu.cmdq_base);
+                self.smmu.cmdq_cons = (self.smmu.cmdq_cons & mask).wrapping_add(1) & mask;
+            }
+            Ok(false) => {}
+            Err(code) => {
+                let mask = Smmu::ring_mask(self.smmu.cmdq_base);
+                self.smmu.cmdq_cons = self.smmu.cmdq_cons & mask | u32::from(code) << 24;
+                self.smmu.gerror ^= CMDQ_ERR;
+            }
+        }
+    }
+
+    /// The word at `pa` as the SMMU finds it.
+    pub(super) fn fetch(&mut self, pa: u64) -> Option<u64> {
+        let at = self.index(pa)?;
+        Some(self.memory.look(Observer::Smmu, at, &mut self.random).value)
+    }
+
+    /// Executes a command; `Ok(false)` where it is not consumed yet.
+    fn execute(&mut self, [word0, word1]: [u64; 2]) -> Result<bool, u8> {
+        let (vmid, step) = (bits(word0, 32, 16) as u16, self.step);
+        match word0 & 0xff {
+            0x03 => self.smmu.config_invalidations.push(ConfigInvalidation {
+                stream: Some(bits(word0, 32, 32) as u32),
+                leaf: word1 & 1 != 0,
+                begun: step,
+            }),
+            // A range of 31 is CFGI_ALL; a smaller one reaches further than asked, which is allowed.
+            0x04 => {
+                self.smmu.config_invalidations.push(ConfigInvalidation {
+                    stream: None,
+                    leaf: false,
+                    begun: step,
+                });
+            }
+            0x28 => self.smmu.invalidations.push((Reach::Vmid(vmid), step)),
+            0x2a => {
+                let reach = self.ipa_reach(vmid, word0, word1)?;
+                self.smmu.invalidations.push((reach, step));
+            }
+            0x30 => self.smmu.invalidations.push((Reach::All, step)),
+            0x46 => {
+                if self.random.coin() {
+                    return Ok(false);
+                }
+                self.sync();
+            }
+            _ => return Err(ILLEGAL),
+        }
+        self.note(Happening::Command([word0, word1]));
+        Ok(true)
+    }
+
+    /// What CMD_TLBI_S2_IPA reaches (§4.4.1.1, §4.4.3.1), and not a page more.
+    fn ipa_reach(&mut self, vmid: u16, word0: u64, word1: u64) -> Result<Reach, u8> {
+        let first = word1 & 0x00ff_ffff_ffff_f000;
+        let leaf_only = word1 & 1 != 0;
+        let granule = bits(word1, 10, 2);
+        if granule == 0 || !self.parameters.smmu.range_invalidation {
+            return Ok(Reach::Ipa { vmid, first, bytes: 0x1000, leaf_only, ttl: 0 });
+        }
+        let (num, scale, ttl) = (bits(word0, 12, 5), bits(word0, 20, 5), bits(word1, 8, 2) as u8);
+        if num == 0 && scale == 0 && ttl == 0 {
+            return Err(ILLEGAL);
+        }
+        let aligned = match ttl {
+            1 => 0x3fff_ffff,
+            2 => 0x1f_ffff,
+            _ => 0xfff,
+        };
+        if first & aligned != 0 {
+            let account = format!("CMD_TLBI_S2_IPA with TTL={ttl} and address {first:#x}");
+            self.alarm(Rule::LevelHint, account);
+        }
+        Ok(Reach::Ipa { vmid, first, bytes: (num + 1) << (scale + 12), leaf_only, ttl })
+    }
+
+    /// CMD_SYNC completes: with it all that came before (§4.7.3), and the updates of what had completed when it was
+    /// submitted (§3.13.4).
+    fn sync(&mut self) {
+        for (reach, begun) in std::mem::take(&mut self.smmu.invalidations) {
+            self.memory.forget_cleans();
+            self.complete_covered(false, reach, begun);
+            self.smmu.tlb.remove(reach, begun);
+            self.smmu.reset_tlb &= !matches!(reach, Reach::All);
+        }
+        for invalidation in std::mem::take(&mut self.smmu.config_invalidations) {
+            self.complete_all_of(Walker::Smmu, invalidation.stream);
+            self.forget_config(invalidation);
+        }
+        let submitted = self.smmu.submitted.front().copied().unwrap_or(self.step);
+        self.force(|u| u.walker == Walker::Smmu && u.relied.is_some_and(|r| r <= submitted));
+    }
+}

@@ -1,0 +1,46 @@
+//! Event records (§7.3) and the Event queue (§7.2, §7.4).
+
+use super::{EVENTQEN, Smmu};
+use crate::core::Core;
+use crate::truth::Reason;
+
+/// OVFLG and OVACKFLG.
+const OVERFLOW: u32 = 0x8000_0000;
+
+/// The event number; `None` where nothing is recorded.
+const fn number(reason: Reason) -> Option<u64> {
+    match reason {
+        Reason::Disabled | Reason::SteAborts => None,
+        Reason::BadStream => Some(0x02),
+        Reason::BadSte => Some(0x04),
+        Reason::External => Some(0x0b),
+        Reason::Translation => Some(0x10),
+        Reason::Permission => Some(0x13),
+    }
+}
+
+impl Core {
+    /// Records why a transaction was aborted, or loses the record.
+    pub fn record_event(&mut self, stream: u32, ipa: u64, write: bool, reason: Reason) {
+        let Some(number) = number(reason).filter(|_| self.smmu.cr0ack & EVENTQEN != 0) else { return };
+        let mask = Smmu::ring_mask(self.smmu.eventq_base);
+        let (prod, cons) = (self.smmu.eventq_prod & mask, self.smmu.eventq_cons & mask);
+        if prod.wrapping_sub(cons) & mask > mask / 2 {
+            // Full: OVFLG becomes the opposite of OVACKFLG.
+            self.smmu.eventq_prod = prod | !self.smmu.eventq_cons & OVERFLOW;
+            return;
+        }
+        let translated = number >= 0x10;
+        // RnW; of a translation fault S2 and CLASS=IN as well.
+        let word1 = u64::from(!write) << 35 | if translated { 0x0280_0000_0000 & !(1 << 35) } else { 0 };
+        let ipa_word = if translated { ipa & !0xfff } else { 0 };
+        let record = [number | u64::from(stream) << 32, word1, ipa, ipa_word];
+        let pa = (self.smmu.eventq_base & 0x00ff_ffff_ffff_ffe0) + u64::from(prod & mask >> 1) * 32;
+        for (i, word) in record.into_iter().enumerate() {
+            if let Some(at) = self.index(pa + i as u64 * 8) {
+                self.memory.hardware_store(at, word);
+            }
+        }
+        self.smmu.eventq_prod = (prod + 1) & mask | self.smmu.eventq_prod & OVERFLOW;
+    }
+}

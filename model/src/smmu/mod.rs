@@ -1,0 +1,139 @@
+//! The SMMU (IHI 0070): registers that answer late, a Command queue worked off one command at a time, and what it
+//! keeps of the stream table and of translations.
+
+mod commands;
+mod events;
+mod registers;
+mod stream_table;
+
+use std::collections::VecDeque;
+
+use crate::core::Core;
+use crate::parameters::SmmuParameters;
+use crate::tlb::{Reach, Tlb};
+use stream_table::{CachedSte, ConfigInvalidation};
+
+/// CR0.SMMUEN.
+const SMMUEN: u32 = 0x1;
+/// CR0.EVENTQEN.
+const EVENTQEN: u32 = 0x4;
+/// CR0.CMDQEN.
+const CMDQEN: u32 = 0x8;
+/// GBPA.ABORT.
+const ABORT: u32 = 0x10_0000;
+/// GBPA.UPDATE.
+const UPDATE: u32 = 0x8000_0000;
+/// GERROR.CMDQ_ERR.
+const CMDQ_ERR: u32 = 0x1;
+
+/// The SMMU.
+pub(crate) struct Smmu {
+    id: [u32; 6],
+    cr0: u32,
+    cr0ack: u32,
+    cr1: u32,
+    cr2: u32,
+    gbpa: u32,
+    irq_ctrl: u32,
+    irq_ctrlack: u32,
+    gerror: u32,
+    gerrorn: u32,
+    strtab_base: u64,
+    strtab_base_cfg: u32,
+    cmdq_base: u64,
+    cmdq_prod: u32,
+    cmdq_cons: u32,
+    eventq_base: u64,
+    eventq_prod: u32,
+    eventq_cons: u32,
+    /// When each command that waits was submitted.
+    submitted: VecDeque<u64>,
+    pub tlb: Tlb,
+    stes: Vec<CachedSte>,
+    level1: Vec<(u64, u64, u64)>,
+    /// TLB invalidations that no CMD_SYNC has completed, and when they were consumed.
+    pub invalidations: Vec<(Reach, u64)>,
+    config_invalidations: Vec<ConfigInvalidation>,
+    /// What was in the configuration caches, and in the TLBs, at reset may still be there (§3.11).
+    reset_config: bool,
+    reset_tlb: bool,
+    /// It has stopped answering.
+    pub dead: bool,
+    /// Errors that the next commands are answered with.
+    pub failures: VecDeque<u8>,
+}
+
+impl Smmu {
+    pub fn new(parameters: &SmmuParameters) -> Self {
+        Self {
+            id: identification(parameters),
+            cr0: 0,
+            cr0ack: 0,
+            cr1: 0,
+            cr2: 0,
+            gbpa: 0x1000,
+            irq_ctrl: 0,
+            irq_ctrlack: 0,
+            gerror: 0,
+            gerrorn: 0,
+            strtab_base: 0,
+            strtab_base_cfg: 0,
+            cmdq_base: 0,
+            cmdq_prod: 0,
+            cmdq_cons: 0,
+            eventq_base: 0,
+            eventq_prod: 0,
+            eventq_cons: 0,
+            submitted: VecDeque::new(),
+            tlb: Tlb::new(parameters.tlb_entries),
+            stes: vec![],
+            level1: vec![],
+            invalidations: vec![],
+            config_invalidations: vec![],
+            reset_config: true,
+            reset_tlb: true,
+            dead: false,
+            failures: VecDeque::new(),
+        }
+    }
+
+    const fn active_errors(&self) -> u32 {
+        self.gerror ^ self.gerrorn
+    }
+
+    const fn translates(&self) -> bool {
+        self.cr0ack & SMMUEN != 0
+    }
+}
+
+/// IDR0, IDR1, IDR3, IDR5, IIDR, AIDR (§6.3.1 to §6.3.8).
+fn identification(parameters: &SmmuParameters) -> [u32; 6] {
+    let flag = |on: bool, bit: u32| u32::from(on) << bit;
+    // S2P, S1P, TTF=AArch64, ASID16, TTENDIAN=little, STALL_MODEL=terminate, TERM_MODEL.
+    let idr0 = 0x0540_100b
+        | flag(parameters.coherent, 4)
+        | u32::from(parameters.httu) << 6
+        | flag(parameters.vmid16, 18)
+        | flag(parameters.two_level, 27);
+    // 16-bit StreamIDs, queues of up to 2^19.
+    let idr1 = 0x0273_0010;
+    let idr3 = 0x10 | flag(parameters.range_invalidation, 10) | u32::from(parameters.bbml) << 11;
+    // 48-bit addresses, 4 KiB granule.
+    let idr5 = 0x15;
+    let aidr = if parameters.range_invalidation && parameters.bbml > 0 { 2 } else { 1 };
+    [idr0, idr1, idr3, idr5, 0, aidr]
+}
+
+impl Core {
+    /// The SMMU gets on with something: a handshake, or a command.
+    pub fn smmu_step(&mut self) {
+        if self.smmu.dead {
+            return;
+        }
+        if self.random.chance(256) {
+            self.smmu.answer();
+        } else {
+            self.consume_command();
+        }
+    }
+}

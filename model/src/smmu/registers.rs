@@ -1,0 +1,181 @@
+//! Registers (§6.3): late handshakes, and what may be written when.
+
+use strandline::smmu::spec::pages::{Register32, Register64};
+
+use super::{ABORT, CMDQ_ERR, CMDQEN, EVENTQEN, SMMUEN, Smmu, UPDATE};
+use crate::alarm::Rule;
+use crate::core::Core;
+use crate::journal::Happening;
+use crate::memory::Observer;
+
+/// Bits of CR0 that are there: SMMUEN, EVENTQEN, CMDQEN.
+const CR0_BITS: u32 = SMMUEN | EVENTQEN | CMDQEN;
+
+impl Smmu {
+    /// Answers handshakes that wait.
+    pub fn answer(&mut self) {
+        self.cr0ack = self.cr0 & CR0_BITS;
+        self.irq_ctrlack = self.irq_ctrl;
+        self.gbpa &= !UPDATE;
+    }
+
+    pub(super) const fn ring_mask(base: u64) -> u32 {
+        (2 << (base & 0x1f)) - 1
+    }
+
+    /// How many commands wait.
+    pub(super) const fn commands_waiting(&self) -> u32 {
+        self.cmdq_prod.wrapping_sub(self.cmdq_cons) & Self::ring_mask(self.cmdq_base)
+    }
+
+    fn get(&self, register: Register32) -> u32 {
+        match register {
+            Register32::Idr0 => self.id[0],
+            Register32::Idr1 => self.id[1],
+            Register32::Idr3 => self.id[2],
+            Register32::Idr5 => self.id[3],
+            Register32::Iidr => self.id[4],
+            Register32::Aidr => self.id[5],
+            Register32::Cr0 => self.cr0,
+            Register32::Cr0Ack => self.cr0ack,
+            Register32::Cr1 => self.cr1,
+            Register32::Cr2 => self.cr2,
+            Register32::Gbpa => self.gbpa,
+            Register32::IrqCtrl => self.irq_ctrl,
+            Register32::IrqCtrlAck => self.irq_ctrlack,
+            Register32::Gerror => self.gerror,
+            Register32::Gerrorn => self.gerrorn,
+            Register32::StrtabBaseCfg => self.strtab_base_cfg,
+            Register32::CmdqProd => self.cmdq_prod,
+            Register32::CmdqCons => self.cmdq_cons,
+            Register32::EventqProd => self.eventq_prod,
+            Register32::EventqCons => self.eventq_cons,
+        }
+    }
+
+    fn set(&mut self, register: Register32, value: u32) {
+        match register {
+            Register32::Cr0 => self.cr0 = value & CR0_BITS,
+            Register32::Cr1 => self.cr1 = value,
+            Register32::Cr2 => self.cr2 = value,
+            Register32::Gbpa => self.gbpa = value,
+            Register32::IrqCtrl => self.irq_ctrl = value,
+            Register32::Gerrorn => self.gerrorn = value,
+            Register32::StrtabBaseCfg => self.strtab_base_cfg = value,
+            Register32::CmdqProd => self.cmdq_prod = value & Self::ring_mask(self.cmdq_base),
+            Register32::CmdqCons => self.cmdq_cons = value,
+            Register32::EventqProd => self.eventq_prod = value,
+            Register32::EventqCons => self.eventq_cons = value,
+            // Read-only: ignored (§6.2).
+            _ => {}
+        }
+    }
+
+    /// Why `register` may not be written with `value` now.
+    fn objection(&self, register: Register32, value: u32) -> Option<&'static str> {
+        let enabled = self.cr0 | self.cr0ack;
+        let on = |enables: u32, why| (enabled & enables != 0).then_some(why);
+        match register {
+            Register32::Cr0 if self.cr0 != self.cr0ack => Some("an update of CR0 is under way (§6.3.9)"),
+            Register32::Cr0 if value & !enabled & SMMUEN != 0 && self.gbpa & (ABORT | UPDATE) != ABORT => {
+                Some("traffic bypassed until now (§3.11)")
+            }
+            Register32::Cr1 => on(SMMUEN | CMDQEN | EVENTQEN, "CR1 is guarded by the enables (§6.3.11)"),
+            Register32::Cr2 | Register32::StrtabBaseCfg => {
+                on(SMMUEN, "it is guarded by SMMUEN (§6.3.12, §6.3.25)")
+            }
+            Register32::CmdqCons => on(CMDQEN, "it is guarded by CMDQEN (§6.3.28)"),
+            Register32::EventqProd => on(EVENTQEN, "it is guarded by EVENTQEN (§6.3.95)"),
+            Register32::Gbpa if value & UPDATE == 0 => Some("GBPA is written with Update=1 (§6.3.14)"),
+            Register32::Gbpa if self.gbpa & UPDATE != 0 => Some("an update of GBPA is under way (§6.3.14)"),
+            Register32::Gerrorn if (value ^ self.gerrorn) & !self.active_errors() != 0 => {
+                Some("an error that is not active was acknowledged (§6.3.20)")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Core {
+    /// Software reads a register.
+    pub fn read_register(&mut self, register: Register32) -> u32 {
+        if !self.smmu.dead && self.random.chance(128) {
+            self.smmu.answer();
+        }
+        self.smmu.get(register)
+    }
+
+    /// Software writes a 32-bit register.
+    pub fn write_register(&mut self, register: Register32, value: u32) {
+        self.note(Happening::Register(register.offset(), value.into()));
+        if let Some(why) = self.smmu.objection(register, value) {
+            self.alarm(Rule::GuardedRegister, format!("{register:?} is written with {value:#x}: {why}"));
+        }
+        match register {
+            Register32::CmdqProd => self.check_commands(value),
+            Register32::Cr0 if value & SMMUEN != 0 && self.smmu.cr0 & SMMUEN == 0 => self.check_invalidated(),
+            _ => {}
+        }
+        self.smmu.set(register, value);
+        if register == Register32::CmdqProd {
+            let (waiting, step) = (self.smmu.commands_waiting() as usize, self.step);
+            self.smmu.submitted.resize(waiting, step);
+        }
+    }
+
+    fn check_invalidated(&mut self) {
+        if self.smmu.reset_config || self.smmu.reset_tlb {
+            let account = "SMMUEN is set before CMD_CFGI_ALL, CMD_TLBI_NSNH_ALL and a CMD_SYNC".to_owned();
+            self.alarm(Rule::EnabledUninvalidated, account);
+        }
+    }
+
+    /// Looks at the commands that a write of CMDQ_PROD submits.
+    fn check_commands(&mut self, value: u32) {
+        let mask = Smmu::ring_mask(self.smmu.cmdq_base);
+        let entries = mask / 2 + 1;
+        let (old, new, cons) = (self.smmu.cmdq_prod, value & mask, self.smmu.cmdq_cons & mask);
+        if self.smmu.cr0 & CMDQEN == 0 {
+            return;
+        }
+        let (before, after) = (old.wrapping_sub(cons) & mask, new.wrapping_sub(cons) & mask);
+        let withdrawn = after < before;
+        if after > entries || withdrawn && self.smmu.active_errors() & CMDQ_ERR == 0 {
+            let account = format!("CMDQ_PROD goes from {old:#x} to {new:#x}, CMDQ_CONS is {cons:#x}");
+            self.alarm(Rule::CommandQueueOverflow, account);
+            return;
+        }
+        let mut index = old;
+        while index != new && !withdrawn {
+            let pa = self.command_pa(index);
+            let hidden =
+                |core: &Self, pa| core.index(pa).is_some_and(|at| core.memory.is_unseen(Observer::Smmu, at));
+            if hidden(self, pa) || hidden(self, pa + 8) {
+                let account = format!("CMDQ_PROD is made {new:#x}, the command at {pa:#x} is not visible");
+                self.alarm(Rule::CommandNotVisible, account);
+            }
+            index = (index + 1) & mask;
+        }
+    }
+
+    /// Software writes a 64-bit register.
+    pub fn write_register64(&mut self, register: Register64, value: u64) {
+        self.note(Happening::Register(register.offset(), value));
+        let enabled = self.smmu.cr0 | self.smmu.cr0ack;
+        let guard = match register {
+            Register64::StrtabBase => SMMUEN,
+            Register64::CmdqBase => CMDQEN,
+            Register64::EventqBase => EVENTQEN,
+            Register64::GerrorIrqCfg0 | Register64::EventqIrqCfg0 => 0,
+        };
+        if enabled & guard != 0 {
+            self.alarm(Rule::GuardedRegister, format!("{register:?} is written while CR0 is {enabled:#x}"));
+        }
+        match register {
+            Register64::StrtabBase => self.smmu.strtab_base = value,
+            Register64::CmdqBase => self.smmu.cmdq_base = value,
+            Register64::EventqBase => self.smmu.eventq_base = value,
+            Register64::GerrorIrqCfg0 | Register64::EventqIrqCfg0 => {}
+        }
+    }
+}

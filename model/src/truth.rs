@@ -1,0 +1,173 @@
+//! What was really written, and whether the log told it: 'nothing lost' and 'little invented'.
+
+use std::collections::BTreeMap;
+
+use strandline::addr::{IpaRange, StreamId};
+
+use crate::update::Walker;
+
+/// Who wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A vCPU.
+    Cpu,
+    /// A device.
+    Dma,
+}
+
+/// A write that reached memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Write {
+    /// Who.
+    pub source: Source,
+    /// StreamID, or PE.
+    pub master: u32,
+    /// The guest page.
+    pub ipa: u64,
+    /// Where it went.
+    pub pa: u64,
+    /// When everybody could see its data.
+    pub performed: u64,
+    /// When it had completed as the log promises: of a device at once, of a vCPU with the next DSB there.
+    pub completed: Option<u64>,
+}
+
+/// Why an access was aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Translation is off.
+    Disabled,
+    /// The stream has no STE (C_BAD_STREAMID).
+    BadStream,
+    /// Its STE is invalid or ILLEGAL (C_BAD_STE).
+    BadSte,
+    /// Its STE says abort.
+    SteAborts,
+    /// F_TRANSLATION.
+    Translation,
+    /// F_PERMISSION.
+    Permission,
+    /// F_WALK_EABT.
+    External,
+}
+
+/// What a sync was to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// What it reported leaves the log.
+    pub clear: bool,
+    /// It may report only what was written: not so where devices' writes are assumed.
+    pub exact: bool,
+}
+
+/// A DMA that was aborted.
+#[derive(Clone, Copy, Debug)]
+pub struct Abort {
+    /// The stream.
+    pub stream: StreamId,
+    /// The guest address.
+    pub ipa: u64,
+    /// Whether it was a write.
+    pub write: bool,
+    /// Why.
+    pub reason: Reason,
+    /// When.
+    pub step: u64,
+}
+
+/// The truth about a log.
+#[derive(Default)]
+pub(crate) struct Truth {
+    /// Aborted DMA.
+    pub aborts: Vec<Abort>,
+    logging: bool,
+    /// Writes that no sync has reported since they were performed.
+    unreported: Vec<Write>,
+    /// When a write to the page was last translated, or hardware last set its dirty bit.
+    touched: BTreeMap<(Source, u64), u64>,
+    /// When the last clearing sync began that reported the page.
+    cleaned: BTreeMap<(Source, u64), u64>,
+    /// When the log was started.
+    began: u64,
+}
+
+impl Truth {
+    pub fn touch(&mut self, walker: Walker, ipa: u64, step: u64) {
+        let source = if walker == Walker::Smmu { Source::Dma } else { Source::Cpu };
+        self.touched.insert((source, ipa & !0xfff), step);
+    }
+
+    pub fn performed(&mut self, write: Write) {
+        if self.logging {
+            self.unreported.push(write);
+        }
+    }
+
+    /// PE `pe` executed a DSB.
+    pub fn completed(&mut self, pe: usize, step: u64) {
+        for write in &mut self.unreported {
+            if write.source == Source::Cpu && write.master as usize == pe {
+                write.completed = write.completed.or(Some(step));
+            }
+        }
+    }
+
+    /// A log is being started: from now on what is written may be reported.
+    pub fn start_begins(&mut self, step: u64) {
+        self.began = step;
+        self.cleaned.clear();
+    }
+
+    /// It has been started: what completes from now on must be reported.
+    pub fn start_ended(&mut self) {
+        self.logging = true;
+        self.unreported.clear();
+    }
+
+    pub fn stopped(&mut self) {
+        self.logging = false;
+        self.unreported.clear();
+    }
+
+    /// A sync of `range` and `sources` that began at `began` has reported `pages`.
+    pub fn synced(
+        &mut self,
+        began: u64,
+        range: IpaRange,
+        sources: &[Source],
+        report: Report,
+        pages: &[u64],
+    ) -> Result<(), String> {
+        let reported =
+            |write: &Write| sources.contains(&write.source) && pages.binary_search(&write.ipa).is_ok();
+        let lost = self.unreported.iter().find(|w| {
+            let due = w.completed.is_some_and(|c| c < began);
+            let asked = sources.contains(&w.source) && range.contains(strandline::addr::Ipa(w.ipa));
+            due && asked && !reported(w)
+        });
+        if let Some(write) = lost {
+            return Err(format!("lost: {write:x?} by the sync that began at {began:#x}"));
+        }
+        if report.exact {
+            pages.iter().try_for_each(|page| self.check_invented(sources, *page))?;
+        }
+        if report.clear {
+            self.unreported.retain(|w| !reported(w));
+            for key in pages.iter().flat_map(|p| sources.iter().map(|s| (*s, *p))) {
+                self.cleaned.insert(key, began);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_invented(&self, sources: &[Source], page: u64) -> Result<(), String> {
+        let written = |source: &Source| {
+            let since = self.cleaned.get(&(*source, page)).copied().unwrap_or(self.began);
+            self.touched.get(&(*source, page)).is_some_and(|t| *t >= since)
+        };
+        if sources.iter().any(written) {
+            return Ok(());
+        }
+        Err(format!("invented: page {page:#x}, not written by {sources:?} since it was last cleaned"))
+    }
+}

@@ -1,0 +1,398 @@
+//! Software that breaks one rule: the library unchanged, behind traits that leave something out or do it wrongly.
+
+use std::cell::Cell;
+
+use strandline::addr::{Pa, Vmid};
+use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
+use strandline::hw::{
+    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, Tlbi, Vttbr, Word,
+};
+use strandline::smmu::Registers;
+use strandline::smmu::spec::pages::{Register32, Register64};
+use strandline_model::{Machine, ModelWord, SmmuPort};
+
+use crate::vm::RAM;
+
+/// What is done wrongly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// A sync's first CMD_SYNC is left out.
+    NoSyncBeforeWalk,
+    /// The DSB behind it is left out.
+    NoBarrierBeforeWalk,
+    /// The DSB before the CPU view is read is left out.
+    NoCpuBarrierBeforeWalk,
+    /// Nothing is invalidated in DMA views while the log is on.
+    NoDmaInvalidationAfterClean,
+    /// Nothing is invalidated in the CPU view while the log is on.
+    NoCpuInvalidationAfterClean,
+    /// The invalidation comes before the cleaning.
+    InvalidationBeforeClean,
+    /// CMD_SYNC is not waited for.
+    NoWaitForSync,
+    /// The invalidation is done when the next operation begins.
+    InvalidationAfterDelivery,
+    /// Tables are freed and the invalidation forgotten.
+    NoInvalidationBeforeFree,
+    /// All leaves are cleaned by a load and a store each.
+    LoadThenStore,
+    /// The CPU view's blocks are replaced under running vCPUs, and invalidated then.
+    DirectSwap,
+    /// vCPUs are held without a DSB.
+    HoldWithoutDsb,
+    /// Leaves have the Contiguous bit.
+    Contiguous,
+    /// Leaves have AF=0.
+    AccessFlagClear,
+    /// Invalidation by range with TTL=3 although blocks were there.
+    WrongLevel,
+    /// Invalidation by range with TTL=2 and an address that is no multiple of 2 MiB.
+    UnalignedLevel,
+    /// Invalidation by range with Leaf=1 although tables were replaced.
+    LeafOnly,
+    /// CMDQ_PROD is written without a barrier.
+    NoBarrierBeforeProd,
+    /// Sub-trees are linked without a barrier.
+    NoBarrierBeforeLink,
+    /// CMD_CFGI_STE is left out.
+    NoConfigInvalidation,
+    /// Caches and TLBs are not emptied before SMMUEN.
+    NoInvalidationAtBringUp,
+    /// STEs have S2HD although the SMMU has no HTTU.
+    HardwareUpdateWithoutHttu,
+    /// The CPU view's broadcast invalidation has no DSB behind it.
+    NoBarrierAfterTlbi,
+    /// Frames are freed twice.
+    DoubleFree,
+    /// Every barrier is a full one: no fault.
+    FullBarriers,
+    /// A barrier of stores stands behind cache maintenance.
+    StoreBarrierAfterClean,
+}
+
+/// Where the life of a log has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Setup,
+    Start,
+    Sync,
+    Stop,
+    End,
+}
+
+/// A machine behind traits that do `fault`.
+pub struct Broken<'m> {
+    pub machine: &'m Machine,
+    pub fault: Fault,
+    pub phase: Cell<Phase>,
+    words: Vec<BrokenWord>,
+    swapping: Cell<bool>,
+    deferred: Cell<Option<(Vttbr, Tlbi)>>,
+}
+
+/// A word that software changes wrongly.
+pub struct BrokenWord {
+    word: ModelWord,
+    fault: Fault,
+    shared: std::rc::Rc<Cell<Swapping>>,
+}
+
+/// What the words of a machine must know of each other.
+#[derive(Clone, Copy, Default)]
+struct Swapping {
+    /// Break-before-make is being replaced by a direct swap.
+    direct: bool,
+    /// A sync is under way.
+    cleaning: bool,
+    /// The last thing stored was a run of words.
+    filled: bool,
+    /// The next word stored is the second one of a command that was changed.
+    second: Option<u64>,
+}
+
+const DBM: u64 = 1 << 51;
+/// Bits that every leaf for RAM has: MemAttr, S2AP\[0\], SH, AF, valid.
+const RAM_LEAF: u64 = 0x77d;
+
+impl BrokenWord {
+    /// What is stored in place of `value`.
+    fn distort(&self, value: u64) -> u64 {
+        let ram_leaf = value & RAM_LEAF == RAM_LEAF;
+        match self.fault {
+            Fault::Contiguous if ram_leaf => value | 1 << 52,
+            Fault::AccessFlagClear if ram_leaf => value & !0x400,
+            Fault::NoConfigInvalidation if value & 0xffff_ffff == 0x03 => 0x46,
+            // 2^11 pages: the 8 MiB of RAM. TG=4K, TTL=3; or Leaf=1.
+            Fault::WrongLevel | Fault::UnalignedLevel | Fault::LeafOnly if value & 0xffff_ffff == 0x28 => {
+                let word1 = match self.fault {
+                    Fault::WrongLevel => 0x700,
+                    Fault::UnalignedLevel => 0x1600,
+                    _ => 0x401,
+                };
+                self.shared.set(Swapping { second: Some(word1 | RAM.0), ..self.shared.get() });
+                value & !0xff | 0x2a | 11 << 20
+            }
+            Fault::NoInvalidationAtBringUp if value == 0x30 => 0x46,
+            _ => value,
+        }
+    }
+}
+
+impl Word for BrokenWord {
+    fn load(&self) -> u64 {
+        let value = self.word.load();
+        let clean = value & (RAM_LEAF | 0x80 | DBM) == RAM_LEAF | DBM;
+        if clean && self.fault == Fault::LoadThenStore && self.shared.get().cleaning {
+            self.word.store(value);
+        }
+        value
+    }
+
+    fn store(&self, value: u64) {
+        let mut swapping = self.shared.get();
+        let value = swapping.second.take().unwrap_or(value);
+        swapping.filled = false;
+        self.shared.set(swapping);
+        self.word.store(self.distort(value));
+    }
+
+    fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
+        if self.fault == Fault::DirectSwap && self.shared.get().direct && new == 0 {
+            return Ok(current);
+        }
+        self.word.compare_exchange(self.distort(current), self.distort(new))
+    }
+
+    fn fetch_and(&self, mask: u64) -> u64 {
+        self.word.fetch_and(mask)
+    }
+
+    fn fetch_or(&self, mask: u64) -> u64 {
+        self.word.fetch_or(mask)
+    }
+}
+
+impl<'m> Broken<'m> {
+    pub fn new(machine: &'m Machine, fault: Fault) -> Self {
+        let shared = std::rc::Rc::new(Cell::new(Swapping::default()));
+        let word = |word: &ModelWord| BrokenWord { word: word.clone(), fault, shared: shared.clone() };
+        let words = machine.all_words().iter().map(word).collect();
+        Self {
+            machine,
+            fault,
+            phase: Cell::new(Phase::Setup),
+            words,
+            swapping: Cell::new(false),
+            deferred: Cell::new(None),
+        }
+    }
+
+    /// Where the life of the log has come to.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        let shared = &self.words[0].shared;
+        shared.set(Swapping { cleaning: phase == Phase::Sync, ..shared.get() });
+    }
+
+    fn during(&self, fault: Fault, phase: Phase) -> bool {
+        self.fault == fault && self.phase.get() == phase
+    }
+
+    fn set_direct(&self, direct: bool) {
+        self.swapping.set(direct);
+        let shared = &self.words[0].shared;
+        shared.set(Swapping { direct, ..shared.get() });
+    }
+}
+
+impl Memory for Broken<'_> {
+    type Word = BrokenWord;
+
+    fn words(&self, pa: Pa, count: usize) -> &[BrokenWord] {
+        let first = self.machine.words(pa, count)[0].index();
+        &self.words[first..][..count]
+    }
+
+    fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
+        let words = self.words(pa, count);
+        let shared = &words[0].shared;
+        shared.set(Swapping { filled: true, ..shared.get() });
+        self.machine.fill(pa, count, |i| words[i].distort(value(i)));
+    }
+}
+
+impl Frames for Broken<'_> {
+    fn alloc(&self, order: u32) -> Option<FrameBlock> {
+        self.machine.alloc(order)
+    }
+
+    fn free(&self, block: FrameBlock) {
+        let again = FrameBlock::from_pa(block.pa(), block.order());
+        self.machine.free(block);
+        if self.fault == Fault::DoubleFree && self.phase.get() == Phase::Stop {
+            self.machine.free(again);
+        }
+    }
+
+    fn reserve(&self, count: usize) -> Result<FrameReserve, OutOfFrames> {
+        self.machine.reserve(count)
+    }
+
+    fn take(&self, reserve: &mut FrameReserve) -> Option<FrameBlock> {
+        self.machine.take(reserve)
+    }
+
+    fn unreserve(&self, reserve: FrameReserve) {
+        self.machine.unreserve(reserve);
+    }
+
+    fn free_frames(&self) -> usize {
+        self.machine.free_frames()
+    }
+}
+
+impl Cpu for Broken<'_> {
+    fn barrier(&self, barrier: Barrier) {
+        let dropped = match (self.fault, barrier) {
+            (Fault::NoBarrierBeforeWalk, Barrier::DsbSy) => self.phase.get() == Phase::Sync,
+            (Fault::NoCpuBarrierBeforeWalk, Barrier::DsbIsh) => {
+                self.phase.get() == Phase::Sync && !self.swapping.replace(false)
+            }
+            (Fault::NoBarrierAfterTlbi, Barrier::DsbIsh) => self.phase.get() != Phase::Setup,
+            (Fault::NoBarrierBeforeProd, Barrier::DsbSt) => true,
+            (Fault::NoBarrierBeforeLink, Barrier::DsbSt) => self.words[0].shared.get().filled,
+            _ => false,
+        };
+        let instead = match (self.fault, barrier) {
+            (Fault::FullBarriers, Barrier::DsbSt) => Barrier::DsbSy,
+            (Fault::StoreBarrierAfterClean, Barrier::DsbSy) => Barrier::DsbSt,
+            _ => barrier,
+        };
+        if !dropped {
+            self.machine.barrier(instead);
+        }
+    }
+
+    fn tlbi(&self, vttbr: Vttbr, op: Tlbi) {
+        if self.during(Fault::NoCpuInvalidationAfterClean, Phase::Sync) {
+            return;
+        }
+        // The DSB that completes the invalidation stays.
+        self.swapping.set(self.swapping.get() || self.fault == Fault::NoCpuBarrierBeforeWalk);
+        if self.fault == Fault::DirectSwap && self.words[0].shared.get().direct {
+            self.deferred.set(Some((vttbr, op)));
+        } else {
+            self.machine.tlbi(vttbr, op);
+        }
+    }
+
+    fn clean_to_poc(&self, pa: Pa, bytes: u64) {
+        self.machine.clean_to_poc(pa, bytes);
+    }
+
+    fn invalidate_from_poc(&self, pa: Pa, bytes: u64) {
+        self.machine.invalidate_from_poc(pa, bytes);
+    }
+
+    fn hold(&self, vttbr: Vttbr) -> Result<(), HoldTimeout> {
+        match self.fault {
+            Fault::DirectSwap => self.set_direct(true),
+            Fault::HoldWithoutDsb => self.machine.hold_with(vttbr, false),
+            _ => return self.machine.hold(vttbr),
+        }
+        Ok(())
+    }
+
+    fn release(&self, vttbr: Vttbr) {
+        self.set_direct(false);
+        if let Some((vttbr, op)) = self.deferred.take() {
+            // As when an interrupt is taken here.
+            self.machine.run(200);
+            self.machine.tlbi(vttbr, op);
+            self.machine.barrier(Barrier::DsbIsh);
+        }
+        self.machine.release(vttbr);
+    }
+
+    fn now_us(&self) -> u64 {
+        self.machine.now_us()
+    }
+
+    fn relax(&self) {
+        self.machine.relax();
+    }
+}
+
+/// Invalidations that are left out, too early, or too late.
+pub struct BrokenTlb<'a, 'm, D> {
+    pub inner: &'a D,
+    pub platform: &'a Broken<'m>,
+    pub late: Cell<Option<(Vmid, Scope)>>,
+    pub early: Cell<Option<Vmid>>,
+}
+
+impl<D: DmaTlb> BrokenTlb<'_, '_, D> {
+    fn late(&self) -> Result<(), DmaTlbError> {
+        self.late.take().map_or(Ok(()), |(vmid, scope)| self.inner.invalidate(vmid, scope))
+    }
+}
+
+impl<D: DmaTlb> DmaTlb for BrokenTlb<'_, '_, D> {
+    fn sync(&self) -> Result<(), DmaTlbError> {
+        self.late()?;
+        match (self.platform.fault, self.early.get()) {
+            (Fault::NoSyncBeforeWalk, _) => Ok(()),
+            (Fault::InvalidationBeforeClean, Some(vmid)) => self.inner.invalidate(vmid, Scope::All),
+            _ => self.inner.sync(),
+        }
+    }
+
+    fn invalidate(&self, vmid: Vmid, scope: Scope) -> Result<(), DmaTlbError> {
+        self.late()?;
+        self.early.set(Some(vmid));
+        match (self.platform.fault, self.platform.phase.get()) {
+            (Fault::NoDmaInvalidationAfterClean | Fault::InvalidationBeforeClean, Phase::Sync) => Ok(()),
+            (Fault::NoInvalidationBeforeFree, Phase::Stop) => Ok(()),
+            (Fault::InvalidationAfterDelivery, Phase::Sync) => {
+                self.late.set(Some((vmid, scope)));
+                Ok(())
+            }
+            _ => self.inner.invalidate(vmid, scope),
+        }
+    }
+
+    fn commands(&self) -> CommandCounts {
+        self.inner.commands()
+    }
+}
+
+/// Registers that lie.
+pub struct BrokenPort {
+    pub inner: SmmuPort,
+    pub fault: Fault,
+    pub prod: Cell<u32>,
+}
+
+impl Registers for BrokenPort {
+    fn read32(&self, register: Register32) -> u32 {
+        let value = self.inner.read32(register);
+        match (self.fault, register) {
+            (Fault::NoWaitForSync, Register32::CmdqCons) => self.prod.get(),
+            (Fault::HardwareUpdateWithoutHttu, Register32::Idr0) => value | 2 << 6,
+            _ => value,
+        }
+    }
+
+    fn write32(&self, register: Register32, value: u32) {
+        if register == Register32::CmdqProd {
+            self.prod.set(value);
+        }
+        self.inner.write32(register, value);
+    }
+
+    fn write64(&self, register: Register64, value: u64) {
+        self.inner.write64(register, value);
+    }
+}

@@ -1,0 +1,342 @@
+//! Rules that no whole log is needed for: each one broken by hand.
+
+use crate::vm::{CPU_VMID, Plan, RAM, STREAMS, Vm, bring_up, options, quiet};
+use strandline::addr::{Ipa, IpaRange, Pa, StreamId};
+use strandline::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, Tlbi, Vttbr, Word};
+use strandline::smmu::spec::pages::{Register32, Register64};
+use strandline::smmu::{Httu, Registers, Smmu, Stage2Config};
+use strandline_abi::DmaTier;
+use strandline_model::{Dma, Machine, ModelWord, Parameters, Rule, Source, Window};
+
+const WRITE: u64 = 0x80;
+const DBM: u64 = 1 << 51;
+
+/// The rules broken so far.
+fn broken(machine: &Machine) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = machine.alarms().iter().map(|a| a.rule).collect();
+    rules.dedup();
+    rules
+}
+
+/// The leaf that translates `ipa` in the tree of 36 bits at `root`, by a walk by hand from level 1.
+fn leaf(machine: &Machine, root: Pa, ipa: Ipa) -> ModelWord {
+    let mut table = root;
+    for shift in [30, 21, 12] {
+        let word = &machine.words(table.offset((ipa.0 >> shift & 511) * 8), 1)[0];
+        let value = word.load();
+        if value & 3 == 1 || shift == 12 {
+            return word.clone();
+        }
+        table = Pa(value & 0xffff_ffff_f000);
+    }
+    unreachable!("a leaf at level 3")
+}
+
+#[test]
+fn stes_of_one_vmid_that_differ_are_noticed() {
+    let machine = Machine::new(Parameters::new(1));
+    let smmu = bring_up(&machine, machine.smmu());
+    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    let tree = &vm.space.dma_views().next().unwrap().view.tree;
+    let other = Stage2Config {
+        vmid: vm.vmid,
+        root: tree.root(),
+        ipa_bits: 36,
+        start_level: 1,
+        output_bits: 48,
+        hardware_update: Httu::None,
+    };
+    smmu.attach(StreamId(0x9), &smmu.view(&other).unwrap()).unwrap();
+    assert_eq!(quiet(&machine), Ok(()));
+    assert_eq!(machine.dma(StreamId(0x9), RAM, false), Dma::Done(0x8000_0000));
+    assert_eq!(broken(&machine), [Rule::StesDiffer]);
+}
+
+#[test]
+fn vmid_reused_without_invalidation_is_noticed() {
+    let machine = Machine::new(Parameters::new(2));
+    let smmu = bring_up(&machine, machine.smmu());
+    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    for stream in STREAMS {
+        machine.set_active(stream, false);
+        smmu.detach(stream).unwrap();
+    }
+    // The CPU view's tree under the VMID of the DMA view, whose TLB entries are left.
+    let root = vm.space.cpu_view().tree.root();
+    let reused = Stage2Config {
+        vmid: vm.vmid,
+        root,
+        ipa_bits: 36,
+        start_level: 1,
+        output_bits: 48,
+        hardware_update: Httu::Dirty,
+    };
+    smmu.attach(STREAMS[0], &smmu.view(&reused).unwrap()).unwrap();
+    for page in 0..64 {
+        let _done = machine.dma(STREAMS[0], RAM.offset(page * 0x1000), false);
+    }
+    assert!(broken(&machine).contains(&Rule::VmidReused));
+}
+
+#[test]
+fn leaf_without_dbm_that_is_cleaned_is_noticed() {
+    let machine = Machine::new(Parameters::new(3));
+    let smmu = bring_up(&machine, machine.smmu());
+    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    let word = leaf(&machine, vm.space.cpu_view().tree.root(), RAM);
+    machine.freeze(true);
+    word.fetch_and(!DBM);
+    machine.freeze(false);
+    word.fetch_and(!WRITE);
+    assert_eq!(broken(&machine), [Rule::CleanedWithoutDbm]);
+}
+
+#[test]
+fn guest_memory_reused_without_invalidation_is_noticed() {
+    let machine = Machine::new(Parameters::new(4));
+    let smmu = bring_up(&machine, machine.smmu());
+    let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    machine.reuse_memory(Pa(0x8000_0000), 0x1000);
+    assert_eq!(broken(&machine), [Rule::MemoryInUse]);
+    // After an unmap nothing leads there any more.
+    let range = IpaRange::new(RAM, vm.plan.bytes).unwrap();
+    vm.space.unmap(&machine, range).unwrap();
+    let before = machine.alarms().len();
+    machine.reuse_memory(Pa(0x8000_0000), 8 << 20);
+    assert_eq!(machine.alarms().len(), before);
+}
+
+#[test]
+fn registers_that_are_guarded_are_not_written() {
+    let machine = Machine::new(Parameters::new(5));
+    let _smmu = bring_up(&machine, machine.smmu());
+    for write in [
+        |port: &dyn Registers| port.write32(Register32::Cr1, 0),
+        |port: &dyn Registers| port.write32(Register32::StrtabBaseCfg, 0),
+        |port: &dyn Registers| port.write64(Register64::StrtabBase, 0),
+        |port: &dyn Registers| port.write64(Register64::CmdqBase, 0),
+        |port: &dyn Registers| port.write32(Register32::Gbpa, 0),
+    ] {
+        let before = machine.alarms().len();
+        write(&machine.smmu());
+        assert_eq!(machine.alarms().len(), before + 1);
+    }
+    assert_eq!(broken(&machine), [Rule::GuardedRegister]);
+}
+
+#[test]
+fn command_queue_is_never_overfilled() {
+    let machine = Machine::new(Parameters::new(6));
+    let _smmu = bring_up(&machine, machine.smmu());
+    let port = machine.smmu();
+    machine.set_dead(true);
+    // 16 entries: one more than that.
+    let cons = port.read32(Register32::CmdqCons) & 0x1f;
+    port.write32(Register32::CmdqProd, (cons + 17) & 0x1f);
+    assert_eq!(broken(&machine), [Rule::CommandQueueOverflow]);
+}
+
+#[test]
+fn command_that_is_refused_is_reported_and_the_queue_goes_on() {
+    let machine = Machine::new(Parameters::new(7));
+    let smmu = bring_up(&machine, machine.smmu());
+    machine.fail_next_command(1);
+    assert_eq!(smmu.invalidate(CPU_VMID, Scope::All), Err(DmaTlbError::Command(1)));
+    assert_eq!(smmu.invalidate(CPU_VMID, Scope::All), Ok(()));
+    assert_eq!(quiet(&machine), Ok(()));
+}
+
+#[test]
+fn smmu_that_stops_answering_is_a_time_out_and_not_a_hang() {
+    let machine = Machine::new(Parameters::new(8));
+    let smmu = bring_up(&machine, machine.smmu());
+    machine.set_dead(true);
+    assert_eq!(smmu.sync(), Err(DmaTlbError::Timeout));
+    let dead = Machine::new(Parameters::new(9));
+    dead.set_dead(true);
+    assert!(Smmu::new(&dead, dead.smmu(), &options()).is_err());
+}
+
+/// A vCPU without FEAT_HAFDBS on one writable-clean page; its faults are handled, with a local invalidation or without.
+fn write_protected(seed: u64, local: bool) -> Machine {
+    let mut parameters = Parameters::new(seed);
+    parameters.pes.hafdbs = false;
+    let machine = Machine::new(parameters);
+    let smmu = bring_up(&machine, machine.smmu());
+    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    let view = vm.space.cpu_view();
+    let (vttbr, format) = (view.walker.vttbr(&view.tree), view.tree.format());
+    (0..2).for_each(|pe| machine.stop_vcpu(pe));
+    let block = leaf(&machine, vttbr.root, RAM);
+    block.fetch_and(!WRITE);
+    machine.barrier(Barrier::DsbSy);
+    machine.tlbi(vttbr, Tlbi::VmallS12E1Is);
+    machine.barrier(Barrier::DsbIsh);
+    machine.run_vcpu(0, vttbr, format, Window { first: RAM.0, pages: 1 });
+    for _ in 0..2_000 {
+        machine.run(1);
+        while let Some(fault) = machine.take_write_fault() {
+            block.fetch_or(WRITE);
+            machine.barrier(Barrier::DsbIsh);
+            if local {
+                machine.invalidate_local(fault.pe, vttbr, fault.ipa);
+            }
+            machine.resume(fault.pe);
+        }
+    }
+    assert!(machine.tally().write_faults > 0);
+    machine.stop_vcpu(0);
+    machine
+}
+
+#[test]
+fn write_fault_without_local_invalidation_repeats_for_ever() {
+    let caught = |local| (0..64).filter(|seed| !broken(&write_protected(*seed, local)).is_empty()).count();
+    assert_eq!(caught(true), 0);
+    assert!(caught(false) > 0);
+}
+
+#[test]
+fn write_faults_are_handled_between_any_two_steps_of_software() {
+    let mut parameters = Parameters::new(13);
+    parameters.pes.hafdbs = false;
+    let machine = Machine::new(parameters);
+    let smmu = bring_up(&machine, machine.smmu());
+    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    let view = vm.space.cpu_view();
+    let vttbr = view.walker.vttbr(&view.tree);
+    let (same, root) = (machine.clone(), vttbr.root);
+    machine.on_write_fault(move |fault| {
+        leaf(&same, root, fault.ipa).fetch_or(WRITE);
+        same.barrier(Barrier::DsbIsh);
+        same.invalidate_local(fault.pe, vttbr, fault.ipa);
+    });
+    for block in 0..4 {
+        leaf(&machine, root, RAM.offset(block * 0x20_0000)).fetch_and(!WRITE);
+        machine.barrier(Barrier::DsbIshst);
+        machine.tlbi(vttbr, Tlbi::VmallS12E1Is);
+        machine.barrier(Barrier::DsbIsh);
+        for _ in 0..500 {
+            machine.relax();
+        }
+    }
+    machine.no_handler();
+    assert!(machine.tally().write_faults > 2 && machine.tally().cpu_writes > 100);
+    assert_eq!(quiet(&machine), Ok(()));
+}
+
+#[test]
+fn access_whose_descriptor_is_replaced_is_translated_again() {
+    let mut retranslated = 0;
+    for seed in 0..20 {
+        let machine = Machine::new(Parameters::new(seed));
+        let smmu = bring_up(&machine, machine.smmu());
+        let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+        let block = leaf(&machine, vm.space.dma_views().next().unwrap().view.tree.root(), RAM);
+        for _ in 0..10 {
+            block.fetch_and(!WRITE);
+            smmu.invalidate(vm.vmid, Scope::All).unwrap();
+            // A bit that is software's own: to a compare-and-swap another descriptor.
+            block.fetch_or(1 << 55);
+            machine.run(50);
+            block.fetch_and(!(1 << 55));
+        }
+        retranslated += machine.tally().retranslated;
+        assert!(machine.aborts().is_empty() && machine.alarms().is_empty());
+    }
+    assert!(retranslated > 20, "{retranslated}");
+}
+
+/// EL2 writes a page for a vCPU, a sync between its store and its mark; the mark comes first or last.
+fn el2_writes(mark_first: bool) -> Result<(), String> {
+    let machine = Machine::new(Parameters::new(14));
+    let smmu = bring_up(&machine, machine.smmu());
+    let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    (0..2).for_each(|pe| machine.stop_vcpu(pe));
+    STREAMS.iter().for_each(|stream| machine.set_active(*stream, false));
+    let page = IpaRange::new(RAM.offset(0x6a_5000), 0x1000).unwrap();
+    vm.start()?;
+    let (first, last): (Act<'_>, Act<'_>) = if mark_first { (mark, store) } else { (store, mark) };
+    // No sync may lie between the two where the mark comes last: it is not due until then.
+    first(&mut vm, page);
+    if mark_first {
+        vm.sync_of(&[Source::Cpu, Source::Dma], false)?;
+    }
+    last(&mut vm, page);
+    vm.sync()
+}
+
+type Act<'a> = fn(&mut Plain<'a>, IpaRange);
+
+type Plain<'a> = Vm<'a, Machine, strandline_model::SmmuPort, Smmu<'a, Machine, strandline_model::SmmuPort>>;
+
+fn mark(vm: &mut Plain<'_>, page: IpaRange) {
+    vm.log.mark_written(vm.machine, page);
+}
+
+fn store(vm: &mut Plain<'_>, page: IpaRange) {
+    vm.machine.el2_wrote(page.start());
+}
+
+#[test]
+fn el2s_own_write_is_lost_where_its_bit_is_set_before_the_store() {
+    assert!(el2_writes(true).is_err_and(|account| account.contains("lost")));
+    assert_eq!(el2_writes(false), Ok(()));
+}
+
+#[test]
+fn hold_that_runs_out_of_time_abandons_the_start_and_breaks_nothing() {
+    for seed in 0..8 {
+        let machine = Machine::new(Parameters::new(seed));
+        let smmu = bring_up(&machine, machine.smmu());
+        let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+        machine.fail_next_hold();
+        assert!(vm.start().is_err_and(|error| error.contains("undone")));
+        assert_eq!(quiet(&machine), Ok(()));
+        assert_eq!(vm.start(), Ok(()));
+    }
+}
+
+#[test]
+fn invalidation_by_ipa_leaves_combined_entries() {
+    let tallies = [false, true].map(|and_combined| {
+        let machine = Machine::new(Parameters::new(11));
+        let smmu = bring_up(&machine, machine.smmu());
+        let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+        let view = vm.space.cpu_view();
+        let vttbr: Vttbr = view.walker.vttbr(&view.tree);
+        let block = leaf(&machine, vttbr.root, RAM);
+        let mut stale = 0;
+        for _ in 0..40 {
+            machine.run(300);
+            block.fetch_and(!WRITE);
+            machine.barrier(Barrier::DsbIshst);
+            machine.tlbi(vttbr, Tlbi::IpaS2E1Is(RAM));
+            machine.barrier(Barrier::DsbIsh);
+            if and_combined {
+                machine.tlbi(vttbr, Tlbi::VmallE1Is);
+                machine.barrier(Barrier::DsbIsh);
+            }
+            let before = machine.tally().stale_hits;
+            machine.run(300);
+            stale += machine.tally().stale_hits - before;
+        }
+        stale
+    });
+    assert!(tallies[0] > 20 && tallies[1] == 0, "{tallies:?}");
+}
+
+#[test]
+fn walk_out_of_memory_and_output_beside_ram_are_noticed() {
+    let machine = Machine::new(Parameters::new(12));
+    let smmu = bring_up(&machine, machine.smmu());
+    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    let root = vm.space.dma_views().next().unwrap().view.tree.root();
+    machine.words(root.offset(2 * 8), 1)[0].store(0x7_0000_0003);
+    machine.words(root.offset(3 * 8), 1)[0]
+        .store(0x0008_0007_0000_07fd & !0x3fff_0000 | 0x0008_0000_0000_0000);
+    machine.barrier(Barrier::DsbSy);
+    let _aborted = machine.dma(STREAMS[0], Ipa(0x8000_0000), false);
+    let _astray = machine.dma(STREAMS[0], Ipa(0xc000_0000), false);
+    assert_eq!(broken(&machine), [Rule::WalkAstray, Rule::OutputAstray]);
+}

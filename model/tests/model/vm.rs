@@ -1,0 +1,224 @@
+//! A VM with two vCPUs and two devices on a model machine, and the whole life of a log on it.
+use crate::broken::Phase;
+use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
+use strandline::address_space::{AddressSpace, Reach, Region};
+use strandline::dirty_log::{DirtyLog, Progress, Statistics};
+use strandline::hw::{Barrier, DmaTlb, Platform, Tlbi};
+use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config, ViewSte};
+use strandline::stage2::{DmaWalker, Format};
+use strandline_abi::{CpuTier, DmaTier, Flags};
+use strandline_model::{Machine, Report, Source, Window};
+
+/// Where guest RAM begins, as the guest sees it.
+pub const RAM: Ipa = Ipa(0x4000_0000);
+/// The streams of the VM's devices: in different level-2 stream tables.
+pub const STREAMS: [StreamId; 2] = [StreamId(0x8), StreamId(0x100)];
+/// The VMID of the CPU view.
+pub const CPU_VMID: Vmid = Vmid(1);
+
+/// What is to be done with a log.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    /// How devices' writes come to be known.
+    pub tier: DmaTier,
+    /// Bytes of RAM, all logged.
+    pub bytes: u64,
+    /// Syncs, before the last one.
+    pub rounds: u64,
+    /// Hardware steps between two of them.
+    pub pause: u64,
+}
+
+impl Plan {
+    /// Eight MiB, some rounds.
+    pub const fn new(tier: DmaTier) -> Self {
+        Self { tier, bytes: 8 << 20, rounds: 4, pause: 400 }
+    }
+}
+
+pub fn options() -> Options {
+    Options {
+        stream_bits: 10,
+        command_queue_bits: 4,
+        event_queue_bits: 4,
+        timeout_us: 20_000,
+        ..Options::default()
+    }
+}
+
+/// The driver, up.
+pub fn bring_up<P: Platform, R: Registers>(platform: &P, port: R) -> Smmu<'_, P, R> {
+    Smmu::new(platform, port, &options()).expect("the SMMU answers")
+}
+
+/// The first alarm, as an error.
+pub fn quiet(machine: &Machine) -> Result<(), String> {
+    machine.alarms().first().map_or(Ok(()), |alarm| Err(alarm.to_string()))
+}
+
+/// A VM on a machine.
+pub struct Vm<'a, P, R, D> {
+    pub machine: &'a Machine,
+    pub platform: &'a P,
+    pub smmu: &'a Smmu<'a, P, R>,
+    pub space: AddressSpace<'a, D>,
+    pub log: DirtyLog,
+    pub vmid: Vmid,
+    pub plan: Plan,
+}
+
+impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
+    /// Maps RAM, attaches the devices, and lets everything run.
+    pub fn new(
+        machine: &'a Machine,
+        platform: &'a P,
+        smmu: &'a Smmu<'a, P, R>,
+        tlb: &'a D,
+        plan: Plan,
+    ) -> Self {
+        let format = Format::new(36).expect("36 bits");
+        let mut space = AddressSpace::new(platform, format, CPU_VMID).expect("frames");
+        let vmid = smmu.alloc_vmid().expect("a VMID");
+        let walker = DmaWalker { tlb, vmid, coherent: smmu.features().coherent };
+        space.add_dma_view(platform, walker, plan.tier).expect("frames");
+        let range = IpaRange::new(RAM, plan.bytes).expect("a range");
+        space.map(platform, Region { range, pa: Pa(0x8000_0000), reach: Reach::Ram }).expect("frames");
+        let vm = Self { machine, platform, smmu, space, log: DirtyLog::new(CpuTier::Hardware), vmid, plan };
+        let ste = vm.ste();
+        for stream in STREAMS {
+            smmu.attach(stream, &ste).expect("attached");
+        }
+        vm.run();
+        vm
+    }
+
+    /// The STE of the DMA view.
+    pub fn ste(&self) -> ViewSte {
+        let tree = &self.space.dma_views().next().expect("one DMA view").view.tree;
+        let hardware_update = if self.plan.tier == DmaTier::Hardware { Httu::Dirty } else { Httu::None };
+        let config = Stage2Config {
+            vmid: self.vmid,
+            root: tree.root(),
+            ipa_bits: u32::from(tree.format().ipa_bits()),
+            start_level: tree.format().start_level(),
+            output_bits: 48,
+            hardware_update,
+        };
+        self.smmu.view(&config).expect("an STE")
+    }
+
+    fn run(&self) {
+        let window = Window { first: RAM.0, pages: self.plan.bytes / 4096 };
+        let view = self.space.cpu_view();
+        for pe in 0..2 {
+            self.machine.run_vcpu(pe, view.walker.vttbr(&view.tree), view.tree.format(), window);
+        }
+        for stream in STREAMS {
+            self.machine.add_device(stream, window);
+        }
+        self.machine.run(self.plan.pause);
+    }
+
+    pub fn range(&self) -> IpaRange {
+        IpaRange::new(RAM, self.plan.bytes).expect("a range")
+    }
+
+    pub fn start(&mut self) -> Result<(), String> {
+        self.machine.log_start_begins();
+        let (mut step, range) = (0, self.range());
+        while let Progress::More(next) =
+            self.log.start(self.platform, &mut self.space, range, step).map_err(|e| e.to_string())?
+        {
+            step = next;
+        }
+        self.machine.log_started();
+        quiet(self.machine)
+    }
+
+    /// Clearing syncs of everything: of both sources at once where that is exact, else of one and then the other.
+    pub fn sync(&mut self) -> Result<(), String> {
+        self.machine.run(self.plan.pause);
+        if self.plan.tier == DmaTier::Hardware {
+            return self.sync_of(&[Source::Cpu, Source::Dma], true);
+        }
+        self.sync_of(&[Source::Cpu], true)?;
+        self.sync_of(&[Source::Dma], false)
+    }
+
+    pub fn sync_of(&mut self, sources: &[Source], exact: bool) -> Result<(), String> {
+        let (began, range) = (self.machine.step(), self.range());
+        let flags = sources.iter().fold(Flags::CLEAR, |flags, source| match source {
+            Source::Cpu => flags.with(Flags::CPU),
+            Source::Dma => flags.with(Flags::DMA),
+        });
+        let mut pages = vec![];
+        let part = self.log.step_of(range, 0).map_err(|e| e.to_string())?;
+        self.log
+            .sync(self.platform, &self.space, part, flags, |word, bits| {
+                let dirty = (0..64).filter(|bit| bits >> bit & 1 == 1);
+                pages.extend(dirty.map(|bit| RAM.0 + (word * 64 + bit) * 4096));
+            })
+            .map_err(|e| e.to_string())?;
+        quiet(self.machine)?;
+        self.machine.synced(began, range, sources, Report { clear: true, exact }, &pages)
+    }
+
+    pub fn stop(&mut self) -> Result<(), String> {
+        self.machine.log_stopped();
+        let mut step = 0;
+        while let Progress::More(next) =
+            self.log.stop(self.platform, &mut self.space, step).map_err(|e| e.to_string())?
+        {
+            step = next;
+        }
+        self.machine.run(self.plan.pause);
+        quiet(self.machine)
+    }
+
+    /// Takes the devices away and frees everything.
+    pub fn end(self) -> Result<Statistics, String> {
+        let aborts = self.machine.aborts();
+        if let Some(abort) = aborts.first() {
+            return Err(format!("disturbed: {abort:x?}"));
+        }
+        if self.machine.tally().cpu_faults != 0 {
+            return Err("disturbed: a vCPU faulted".to_owned());
+        }
+        for stream in STREAMS {
+            self.machine.set_active(stream, false);
+            self.smmu.detach(stream).map_err(|e| e.to_string())?;
+        }
+        self.smmu.free_vmid(self.vmid).map_err(|e| e.to_string())?;
+        (0..2).for_each(|pe| self.machine.stop_vcpu(pe));
+        let view = self.space.cpu_view();
+        self.platform.tlbi(view.walker.vttbr(&view.tree), Tlbi::VmallS12E1Is);
+        self.platform.barrier(Barrier::DsbIsh);
+        let statistics = self.log.statistics();
+        self.space.free(self.platform);
+        quiet(self.machine)?;
+        Ok(statistics)
+    }
+}
+
+/// Start, some syncs, stop, and the end; says where it is.
+pub fn cycle<P: Platform, R: Registers, D: DmaTlb>(
+    machine: &Machine,
+    platform: &P,
+    smmu: &Smmu<'_, P, R>,
+    tlb: &D,
+    plan: Plan,
+    phase: impl Fn(Phase),
+) -> Result<Statistics, String> {
+    let mut vm = Vm::new(machine, platform, smmu, tlb, plan);
+    quiet(machine)?;
+    phase(Phase::Start);
+    vm.start()?;
+    phase(Phase::Sync);
+    for _ in 0..plan.rounds {
+        vm.sync()?;
+    }
+    phase(Phase::Stop);
+    vm.stop()?;
+    phase(Phase::End);
+    vm.end()
+}
