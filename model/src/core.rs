@@ -224,7 +224,7 @@ impl Core {
     pub fn barrier(&mut self, barrier: Barrier) {
         let (system, full) = match barrier {
             Barrier::DsbIshst => (false, false),
-            Barrier::DsbIsh => (false, true),
+            Barrier::DsbIsh | Barrier::DsbNsh => (false, true),
             Barrier::DsbSt => (true, false),
             Barrier::DsbSy => (true, true),
             Barrier::Isb => return,

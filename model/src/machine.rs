@@ -233,8 +233,8 @@ fn reach(vttbr: Vttbr, op: Tlbi) -> Reach {
     let vmid = vttbr.vmid.0;
     match op {
         Tlbi::VmallS12E1Is => Reach::Vmid(vmid),
-        Tlbi::VmallE1Is => Reach::Combined(vmid),
-        Tlbi::IpaS2E1Is(ipa) => {
+        Tlbi::VmallE1Is | Tlbi::VmallE1 => Reach::Combined(vmid),
+        Tlbi::IpaS2E1Is(ipa) | Tlbi::IpaS2E1(ipa) => {
             Reach::Ipa { vmid, first: ipa.0 & !0xfff, bytes: 0x1000, leaf_only: false, ttl: 0 }
         }
     }

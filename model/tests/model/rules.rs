@@ -271,7 +271,7 @@ type Act<'a> = fn(&mut Plain<'a>, IpaRange);
 type Plain<'a> = Vm<'a, Machine, strandline_model::SmmuPort, Smmu<'a, Machine, strandline_model::SmmuPort>>;
 
 fn mark(vm: &mut Plain<'_>, page: IpaRange) {
-    vm.log.mark_written(vm.machine, page);
+    vm.space.mark_written(vm.machine, page);
 }
 
 fn store(vm: &mut Plain<'_>, page: IpaRange) {
