@@ -8,7 +8,8 @@ use crate::addr::Ipa;
 use crate::frames::OutOfFrames;
 use crate::stage2::ViewError;
 
-/// Why an operation of a log failed. Unless it is [`LogError::Untrusted`] nothing has been changed.
+/// Why an operation of a log failed. Unless it is [`LogError::Untrusted`] or [`LogError::NotDelivered`] nothing has been
+/// changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogError {
     /// No log is on.
@@ -29,6 +30,8 @@ pub enum LogError {
     NoDmaTier(DmaTier),
     /// Table frames are lacking.
     OutOfFrames(OutOfFrames),
+    /// The word with this index could not be delivered: it and those behind it are still in the log.
+    NotDelivered(u64),
     /// Hardware did not answer in the middle of a start, which was undone.
     Abandoned(ViewError),
     /// Hardware stopped answering: what the log says can't be relied on until it has been stopped and started.
@@ -47,6 +50,9 @@ impl fmt::Display for LogError {
             Self::NoCpuTier => f.write_str("this CPU has no hardware dirty state (FEAT_HAFDBS)"),
             Self::NoDmaTier(tier) => write!(f, "logging by tier '{tier}' is not supported"),
             Self::OutOfFrames(lack) => lack.fmt(f),
+            Self::NotDelivered(word) => {
+                write!(f, "word {word} of the bitmap could not be delivered: sync again")
+            }
             Self::Abandoned(error) => write!(f, "the start was undone: {error}"),
             Self::Untrusted => f.write_str("hardware stopped answering: stop the log and start it again"),
         }

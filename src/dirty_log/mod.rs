@@ -22,7 +22,7 @@ pub use bitmap::Bitmap;
 pub use error::LogError;
 pub use fault::WriteFault;
 pub(crate) use ledger::Ledger;
-pub use sync::{Cleared, Synced};
+pub use sync::{Cleared, Delivery, Synced};
 
 use crate::addr::{IpaRange, PAGE_BYTES};
 use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};

@@ -3,10 +3,10 @@
 use strandline_abi::{DmaTier, Flags, LogSource};
 
 use super::bitmap::ones;
-use super::{Bitmap, DirtyLog, Ledger, LogError, STEP_PAGES};
+use super::{DirtyLog, Ledger, LogError, STEP_PAGES};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
 use crate::address_space::AddressSpace;
-use crate::hw::{DmaTlb, Platform};
+use crate::hw::{DmaTlb, Memory, Platform};
 use crate::sabotage;
 use crate::stage2::{Harvest, ViewError, Walker};
 
@@ -56,13 +56,14 @@ impl DirtyLog {
     ///
     /// # Errors
     /// [`LogError::Untrusted`] where hardware stopped answering; nothing is delivered then.
-    pub fn sync<P: Platform, D: DmaTlb>(
+    /// [`LogError::NotDelivered`] where `deliver` failed: that word and those behind it are still in the log.
+    pub fn sync<P: Platform, D: DmaTlb, R: Delivery>(
         &mut self,
         platform: &P,
         space: &AddressSpace<'_, D>,
         part: IpaRange,
         flags: Flags,
-        mut deliver: impl FnMut(u64, u64),
+        mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Synced, LogError> {
         let ledger = self.ledger(space)?;
         let clear = flags.has(Flags::CLEAR);
@@ -71,16 +72,13 @@ impl DirtyLog {
         }
         let mut reported = 0;
         for (word, first, mask) in words(ledger, part) {
-            let mut bits = 0;
-            for bitmap in bitmaps(ledger, flags) {
-                bits |= if clear {
-                    bitmap.take(platform, first, mask)
-                } else {
-                    bitmap.get(platform, first) & mask
-                };
+            let taken = Taken::new(platform, ledger, flags, first, mask, clear);
+            if !deliver(word, taken.bits()).succeeded() {
+                taken.put_back(platform, ledger);
+                self.statistics.pages_reported += reported;
+                return Err(LogError::NotDelivered(word));
             }
-            reported += u64::from(bits.count_ones());
-            deliver(word, bits);
+            reported += u64::from(taken.bits().count_ones());
         }
         self.statistics.pages_reported += reported;
         Ok(Synced { reported })
@@ -90,15 +88,15 @@ impl DirtyLog {
     /// to `deliver` those of them that were dirty.
     ///
     /// # Errors
-    /// [`LogError::Untrusted`] where hardware stopped answering; nothing is delivered then.
-    pub fn clear<P: Platform, D: DmaTlb>(
+    /// As [`DirtyLog::sync`].
+    pub fn clear<P: Platform, D: DmaTlb, R: Delivery>(
         &mut self,
         platform: &P,
         space: &AddressSpace<'_, D>,
         part: IpaRange,
         flags: Flags,
         wanted: impl Fn(u64) -> u64,
-        mut deliver: impl FnMut(u64, u64),
+        mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Cleared, LogError> {
         let ledger = self.ledger(space)?;
         let runs = words(ledger, part).flat_map(|(word, _, mask)| {
@@ -110,10 +108,12 @@ impl DirtyLog {
         }
         let mut discarded = 0;
         for (word, first, mask) in words(ledger, part) {
-            let wanted = wanted(word) & mask;
-            let bits = bitmaps(ledger, flags).fold(0, |bits, b| bits | b.take(platform, first, wanted));
-            discarded += u64::from(bits.count_ones());
-            deliver(word, bits);
+            let taken = Taken::new(platform, ledger, flags, first, wanted(word) & mask, true);
+            if !deliver(word, taken.bits()).succeeded() {
+                taken.put_back(platform, ledger);
+                return Err(LogError::NotDelivered(word));
+            }
+            discarded += u64::from(taken.bits().count_ones());
         }
         Ok(Cleared { discarded })
     }
@@ -153,23 +153,78 @@ fn collect<P: Platform, D: DmaTlb>(
                 dma.view.walker.collect_updates(platform)?;
             }
             let mode = if hardware { mode } else { Harvest::Assume };
-            let mut cleaned = false;
+            let (mut cleaned, mut hull) = (false, None);
             for range in ranges.clone() {
-                cleaned |=
-                    dma.view.tree.harvest(platform, range, mode, |at, n| record(LogSource::Dma, at, n));
+                cleaned |= dma.view.tree.harvest(platform, range, mode, |at, n| {
+                    record(LogSource::Dma, at, n);
+                    hull = Some(grown(hull, at, n));
+                });
             }
-            if cleaned {
-                dma.view.walker.invalidate(platform, &dma.view.tree)?;
+            if cleaned && let Some((first, end)) = hull {
+                dma.view.walker.invalidate_leaves(platform, &dma.view.tree, first, end)?;
             }
         }
     }
     Ok(())
 }
 
-/// The bitmaps of the sources that `flags` names.
-fn bitmaps(ledger: &Ledger, flags: Flags) -> impl Iterator<Item = &Bitmap> {
-    let sources = [LogSource::Cpu, LogSource::Dma].into_iter();
-    sources.filter(move |source| flags.names(*source)).map(|source| ledger.of(source))
+/// What delivering a word came to: `()` where it can't fail, or a result.
+pub trait Delivery {
+    /// Whether the word has reached whom it was for.
+    fn succeeded(self) -> bool;
+}
+
+impl Delivery for () {
+    fn succeeded(self) -> bool {
+        true
+    }
+}
+
+impl<E> Delivery for Result<(), E> {
+    fn succeeded(self) -> bool {
+        self.is_ok()
+    }
+}
+
+const SOURCES: [LogSource; 2] = [LogSource::Cpu, LogSource::Dma];
+
+/// 64 pages on their way from EL2's bitmaps to whom they are for.
+struct Taken {
+    first: u64,
+    bits: [u64; SOURCES.len()],
+    /// Whether they have left the bitmaps.
+    removed: bool,
+}
+
+impl Taken {
+    /// Reads, or with `remove` takes, those of the 64 pages from `first` that `mask` names.
+    fn new(memory: &impl Memory, ledger: &Ledger, flags: Flags, first: u64, mask: u64, remove: bool) -> Self {
+        let bits = SOURCES.map(|source| match (flags.names(source), remove) {
+            (false, _) => 0,
+            (true, true) => ledger.of(source).take(memory, first, mask),
+            (true, false) => ledger.of(source).get(memory, first) & mask,
+        });
+        Self { first, bits, removed: remove }
+    }
+
+    fn bits(&self) -> u64 {
+        self.bits.iter().fold(0, |all, bits| all | bits)
+    }
+
+    /// They did not arrive: they are in the log as before.
+    fn put_back(&self, memory: &impl Memory, ledger: &Ledger) {
+        if self.removed {
+            for (source, bits) in SOURCES.into_iter().zip(self.bits) {
+                ledger.of(source).put_back(memory, self.first, bits);
+            }
+        }
+    }
+}
+
+/// The range from `hull`, or from nothing, that holds `pages` pages from `at` as well: first address, and end.
+fn grown(hull: Option<(Ipa, Ipa)>, at: Ipa, pages: u64) -> (Ipa, Ipa) {
+    let end = at.offset(pages << PAGE_SHIFT);
+    hull.map_or((at, end), |(first, last)| (first.min(at), last.max(end)))
 }
 
 /// The words of the report about `part`: index, first page in EL2's bitmaps, and the bits that are pages of it.

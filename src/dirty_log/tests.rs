@@ -350,7 +350,7 @@ fn a_clearing_sync_of_dma_writes_orders_cmd_sync_barrier_walk_invalidation_deliv
             Event::Mark("CMD_SYNC"),
             Event::Barrier(Barrier::DsbSy),
             Event::And(leaf, !S2AP_WRITE),
-            INVALIDATED,
+            Event::Mark("S2_IPA + CMD_SYNC"),
             Event::Mark("delivered"),
         ]
     );
@@ -707,4 +707,51 @@ fn nothing_is_mapped_in_a_range_whose_log_is_being_started() {
     log.start(&fake, &mut space, all, 0).unwrap();
     assert_eq!(space.map(&fake, region), Err(SpaceError::Logged(region.range)));
     assert_eq!(space.unmap(&fake, all), Err(SpaceError::Logged(all)));
+}
+
+#[test]
+fn a_word_that_could_not_be_delivered_stays_in_the_log_with_all_behind_it() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    [3, 70, 200].iter().for_each(|page| cpu_writes(&fake, &space, RAM + page * 4096));
+    device_writes(&fake, &space, RAM + 71 * 4096);
+    let both = clearing(Flags::BOTH);
+    let failed = log.sync(&fake, &space, all, both, |word, _| if word == 1 { Err(()) } else { Ok(()) });
+    assert_eq!((failed, log.state()), (Err(LogError::NotDelivered(1)), LogState::On));
+    assert_eq!(sync(&mut log, &fake, &space, all, CPU).unwrap(), [70, 200]);
+    assert_eq!(sync(&mut log, &fake, &space, all, DMA).unwrap(), [71]);
+    let failed = log.clear(
+        &fake,
+        &space,
+        all,
+        Flags::CPU,
+        |_| u64::MAX,
+        |_, bits| {
+            if bits == 0 { Ok(()) } else { Err("full") }
+        },
+    );
+    assert_eq!(failed, Err(LogError::NotDelivered(1)));
+    assert_eq!(sync(&mut log, &fake, &space, all, both).unwrap(), [70, 71, 200]);
+    assert_eq!(sync(&mut log, &fake, &space, all, both).unwrap(), []);
+}
+
+#[test]
+fn a_few_neighbours_are_invalidated_by_range_and_pages_far_apart_all_at_once() {
+    for (pages, expected) in [
+        ([0, 511], Event::Mark("S2_IPA + CMD_SYNC")),
+        ([100, 101], Event::Mark("S2_IPA + CMD_SYNC")),
+        ([0, 512], INVALIDATED),
+    ] {
+        let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+        let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+        let all = range(RAM, 8 * M);
+        let mut log = started(&fake, &mut space, all);
+        pages.iter().for_each(|page| device_writes(&fake, &space, RAM + page * 4096));
+        assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), pages);
+        let trace = take_trace();
+        let marks: Vec<_> = trace.iter().filter(|e| matches!(e, Event::Mark(_))).collect();
+        assert_eq!(marks, [&Event::Mark("CMD_SYNC"), &expected], "{pages:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::addr::{Pa, Vmid};
+use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, Tlbi, Vttbr, Word};
 use crate::stage2::descriptor::{AF, S2AP_WRITE};
 use crate::stage2::tree::{Contents, Slot};
@@ -58,7 +58,7 @@ pub struct Batch {
 impl Batch {
     pub(crate) const fn new() -> Self {
         let none = Swap {
-            slot: Slot { pa: Pa(0), level: 0, base: crate::addr::Ipa(0) },
+            slot: Slot { pa: Pa(0), level: 0, base: Ipa(0) },
             old: 0,
             new: 0,
             contents: Contents { tables: 0, leaves: LeafCounts { blocks_1g: 0, blocks_2m: 0, pages_4k: 0 } },
@@ -103,6 +103,16 @@ pub trait Walker<P: Memory + Cpu> {
     /// # Errors
     /// The walker's hardware did not answer.
     fn invalidate(&self, platform: &P, tree: &Tree) -> Result<(), ViewError>;
+
+    /// [`Walker::invalidate`] where only leaves from `first` to `end` were changed, in their dirty state: an
+    /// implementation may leave the rest of the view's translations cached.
+    ///
+    /// # Errors
+    /// As [`Walker::invalidate`].
+    fn invalidate_leaves(&self, platform: &P, tree: &Tree, first: Ipa, end: Ipa) -> Result<(), ViewError> {
+        let _ = (first, end);
+        self.invalidate(platform, tree)
+    }
 
     /// Makes descriptor updates by accesses that have completed visible to this CPU.
     ///
@@ -219,12 +229,26 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
         self.tlb.invalidate(self.vmid, Scope::All).map_err(ViewError::Dma)
     }
 
+    fn invalidate_leaves(&self, platform: &P, tree: &Tree, first: Ipa, end: Ipa) -> Result<(), ViewError> {
+        match IpaRange::new(first, end.0.saturating_sub(first.0)) {
+            Ok(range) if range.pages() <= RANGED_PAGES => {
+                let scope = Scope::Range { range, leaf_only: true };
+                self.tlb.invalidate(self.vmid, scope).map_err(ViewError::Dma)
+            }
+            _ => self.invalidate(platform, tree),
+        }
+    }
+
     fn collect_updates(&self, platform: &P) -> Result<(), ViewError> {
         self.tlb.sync().map_err(ViewError::Dma)?;
         platform.barrier(Barrier::DsbSy);
         Ok(())
     }
 }
+
+/// Up to how many pages are invalidated by range, so that the rest of the VM's translations stay cached: as many as one
+/// CMD_TLBI_S2_IPA with range invalidation covers in single pages and one leaf table holds (IHI 0070 §4.4.1.1).
+const RANGED_PAGES: u64 = 512;
 
 /// Replaces `swap`'s descriptor by `new` in one atomic step. Hardware may set AF and S2AP\[1\] in the old one until
 /// then, each once, so that this ends after at most three tries.
