@@ -32,6 +32,8 @@ pub enum LogError {
     OutOfFrames(OutOfFrames),
     /// The word with this index could not be delivered: it and those behind it are still in the log.
     NotDelivered(u64),
+    /// A vCPU could not be held while a stop was under way: it goes on with the next call.
+    NotHeld,
     /// Hardware did not answer in the middle of a start, which was undone.
     Abandoned(ViewError),
     /// Hardware stopped answering: what the log says can't be relied on until it has been stopped and started.
@@ -53,6 +55,7 @@ impl fmt::Display for LogError {
             Self::NotDelivered(word) => {
                 write!(f, "word {word} of the bitmap could not be delivered: sync again")
             }
+            Self::NotHeld => f.write_str("a vCPU did not stop in time: call stop again"),
             Self::Abandoned(error) => write!(f, "the start was undone: {error}"),
             Self::Untrusted => f.write_str("hardware stopped answering: stop the log and start it again"),
         }

@@ -13,7 +13,8 @@ impl DirtyLog {
     /// invalidation of each DMA view, and then frees the tables that were merged.
     ///
     /// # Errors
-    /// [`LogError::NotOn`], [`LogError::OutOfStep`]; [`LogError::Untrusted`] where hardware did not complete the
+    /// [`LogError::NotOn`], [`LogError::OutOfStep`]; [`LogError::NotHeld`] where a vCPU could not be stopped: the stop is
+    /// still under way, call it again (with step 0). [`LogError::Untrusted`] where hardware did not complete the
     /// invalidation: the log is off then, and the tables it covered stay out of use.
     pub fn stop<P: Platform, D: DmaTlb>(
         &mut self,
@@ -35,6 +36,9 @@ impl DirtyLog {
             }
         }
         let result = self.merge(platform, space);
+        if result == Err(ViewError::HoldTimeout) {
+            return Err(LogError::NotHeld);
+        }
         if result != Ok(false) {
             self.end_stop(platform, space);
         }

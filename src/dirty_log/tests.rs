@@ -755,3 +755,17 @@ fn a_few_neighbours_are_invalidated_by_range_and_pages_far_apart_all_at_once() {
         assert_eq!(marks, [&Event::Mark("CMD_SYNC"), &expected], "{pages:?}");
     }
 }
+
+#[test]
+fn a_stop_that_cannot_hold_a_vcpu_is_still_under_way_and_ends_later() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let before = (space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames());
+    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
+    fake.hold_result.set(Err(HoldTimeout));
+    assert_eq!(log.stop(&fake, &mut space, 0), Err(LogError::NotHeld));
+    assert_eq!(log.state(), LogState::Stopping);
+    fake.hold_result.set(Ok(()));
+    while log.stop(&fake, &mut space, 0).unwrap() != Progress::Done {}
+    assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
+}

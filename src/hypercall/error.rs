@@ -42,7 +42,7 @@ impl From<LogError> for CallError {
     fn from(error: LogError) -> Self {
         match error {
             LogError::NotOn => Self::new(Error::Denied, 0),
-            LogError::AlreadyOn | LogError::Changing => Self::new(Error::Busy, 0),
+            LogError::AlreadyOn | LogError::Changing | LogError::NotHeld => Self::new(Error::Busy, 0),
             LogError::OutOfStep(expected) => Self::invalid(expected),
             LogError::OutsideRam(ipa) | LogError::OutsideLog(ipa) => Self::new(Error::OutOfRange, ipa.0),
             LogError::NoCpuTier | LogError::NoDmaTier(_) => Self::new(Error::NotSupported, 0),
