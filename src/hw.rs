@@ -185,7 +185,7 @@ pub fn wait_until(cpu: &impl Cpu, limit_us: u64, mut done: impl FnMut() -> bool)
 
 /// The DMA side of a view: what the stage-2 engine and the log ask of the SMMU in front of it.
 ///
-/// One call is one invalidation in DESIGN's sense: the implementation owns barriers, commands, their repetition
+/// One call is one invalidation: the implementation owns barriers, commands, their repetition
 /// where a part needs it, and the bounded wait.
 pub trait DmaTlb {
     /// Issues one CMD_SYNC and waits for it: descriptor updates of every transaction that had completed before are

@@ -317,6 +317,7 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
+    use crate::smmu::testing::QEMU_FEATURES;
 
     /// ID registers of QEMU's model: stage 1 and 2, coherent, no HTTU, no stall, 16-bit StreamIDs, 44-bit output.
     const QEMU: Identification = Identification {
@@ -335,35 +336,7 @@ mod tests {
     #[test]
     fn id_registers_of_a_known_model_decode() {
         assert_eq!(QEMU.refuse_what_is_lacking(), Ok(()));
-        let expected = Features {
-            minor_version: 1,
-            iidr: 0,
-            stage1: true,
-            aarch32_tables: false,
-            coherent: true,
-            httu: Httu::None,
-            bbml: Bbml::Level2,
-            range_invalidation: true,
-            broadcast_tlbi: false,
-            el2_contexts: false,
-            ats: false,
-            pri: false,
-            asid16: true,
-            vmid16: true,
-            msi: false,
-            wake_events: false,
-            stall_model: StallModel::Terminate,
-            stall_max: 0,
-            two_level_stream_table: true,
-            stream_bits: 16,
-            command_queue_bits: 19,
-            event_queue_bits: 19,
-            attribute_override: false,
-            execute_never_by_level: true,
-            forced_write_back: false,
-            output_bits: 44,
-        };
-        assert_eq!(QEMU.decode(&Limits::default()), expected);
+        assert_eq!(QEMU.decode(&Limits::default()), QEMU_FEATURES);
     }
 
     #[test]
