@@ -7,7 +7,7 @@ use strandline_abi::{DmaTier, LogSource};
 use super::{DirtyLog, Phase};
 use crate::addr::{IpaRange, PageSize, Vmid};
 use crate::address_space::{AddressSpace, SpaceError};
-use crate::hw::{DmaTlb, Platform};
+use crate::hw::{Barrier, DmaTlb, Platform};
 use crate::stage2::{DmaWalker, Harvest, Retired, ViewError, Walker};
 
 /// Why a view could not be attached or detached.
@@ -116,6 +116,8 @@ impl DirtyLog {
             retired.end(platform);
         }
         dma.view.walker.invalidate(platform, &dma.view.tree).map_err(AttachError::View)?;
+        // Hardware's last updates are visible to this CPU only behind a barrier after the CMD_SYNC (IHI 0070 §3.13.4).
+        platform.barrier(Barrier::DsbSy);
         if let Some(ledger) = &space.ledger {
             let mode = if dma.tier == DmaTier::Hardware { Harvest::Keep } else { Harvest::Assume };
             dma.view.tree.harvest(platform, ledger.range(), mode, |at, pages| {

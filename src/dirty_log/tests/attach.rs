@@ -58,9 +58,10 @@ fn a_view_is_read_once_more_between_its_last_invalidation_and_the_end_of_its_fra
     let trace = take_trace();
     let position = |wanted: &dyn Fn(&Event) -> bool| trace.iter().position(wanted).unwrap();
     let invalidated = position(&|e| *e == INVALIDATED);
+    let ordered = position(&|e| *e == Event::Barrier(Barrier::DsbSy));
     let recorded = position(&|e| matches!(e, Event::Or(..)));
     let freed = position(&|e| *e == Event::Free(root));
-    assert!(invalidated < recorded && recorded < freed, "{trace:?}");
+    assert!(invalidated < ordered && ordered < recorded && recorded < freed, "{trace:?}");
     assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), [5]);
     assert_eq!(log.detach_view(&fake, &mut space, 0), Err(AttachError::NoSuchView(0)));
     stop(&mut log, &fake, &mut space);
