@@ -1,6 +1,7 @@
 //! The log on fake memory: its states, its promises, and the order in which it asks hardware.
 
 mod attach;
+mod bad_input;
 
 use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 
