@@ -99,7 +99,8 @@ impl Word for FakeWord {
 
 /// The machine: `frames` 4 KiB frames from [`Fake::BASE`], all in the pool at first.
 pub struct Fake {
-    words: Vec<FakeWord>,
+    /// The words of each frame.
+    memory: Vec<Box<[FakeWord]>>,
     free: RefCell<Vec<bool>>,
     reserved: Cell<usize>,
     clock_us: Cell<u64>,
@@ -114,11 +115,10 @@ impl Fake {
     /// A machine with `frames` frames, each word holding a pattern that is no valid descriptor.
     pub fn new(frames: usize) -> Self {
         take_trace();
-        let words = (0..frames as u64 * 512)
-            .map(|i| FakeWord { pa: Self::BASE.offset(i * 8), value: AtomicU64::new(0xdead_beef_0000_0000) })
-            .collect();
+        let word = |pa| FakeWord { pa, value: AtomicU64::new(0xdead_beef_0000_0000) };
+        let frame = |first: Pa| (0..512).map(|i| word(first.offset(i * 8))).collect();
         Self {
-            words,
+            memory: (0..frames).map(|index| frame(Self::frame_pa(index))).collect(),
             free: RefCell::new(vec![true; frames]),
             reserved: Cell::new(0),
             clock_us: Cell::new(0),
@@ -126,23 +126,39 @@ impl Fake {
         }
     }
 
-    fn index(pa: Pa) -> usize {
-        usize::try_from(pa.0.checked_sub(Self::BASE.0).expect("address below the fake memory") / 8).unwrap()
+    /// The index of the frame that `pa` is in, and of the word in it.
+    fn index(pa: Pa) -> (usize, usize) {
+        let offset = pa.0.checked_sub(Self::BASE.0).expect("address below the fake memory");
+        (usize::try_from(offset / PAGE_BYTES).unwrap(), (offset % PAGE_BYTES / 8) as usize)
+    }
+
+    fn word(&self, pa: Pa) -> &FakeWord {
+        let (frame, word) = Self::index(pa);
+        &self.memory[frame][word]
     }
 
     /// Reads the word at `pa`.
     pub fn read(&self, pa: Pa) -> u64 {
-        self.words[Self::index(pa)].value.load(Ordering::SeqCst)
+        self.word(pa).value.load(Ordering::SeqCst)
+    }
+
+    /// Every frame that is in use, with its words; and how many free ones are reserved. What a free frame holds is
+    /// nobody's.
+    pub fn contents(&self) -> (Vec<(Pa, Vec<u64>)>, usize) {
+        let free = self.free.borrow();
+        let frames = self.memory.iter().zip(free.iter()).filter(|(_, free)| !**free);
+        let words = |frame: &[FakeWord]| frame.iter().map(|w| w.value.load(Ordering::SeqCst)).collect();
+        (frames.map(|(frame, _)| (frame[0].pa, words(frame))).collect(), self.reserved.get())
     }
 
     /// Writes the word at `pa` as a device or another CPU would: it is not in the log.
     pub fn write_behind(&self, pa: Pa, value: u64) {
-        self.words[Self::index(pa)].value.store(value, Ordering::SeqCst);
+        self.word(pa).value.store(value, Ordering::SeqCst);
     }
 
     /// ORs `bits` into the word at `pa` as hardware does when it updates a descriptor: it is not in the log.
     pub fn or_behind(&self, pa: Pa, bits: u64) {
-        self.words[Self::index(pa)].value.fetch_or(bits, Ordering::SeqCst);
+        self.word(pa).value.fetch_or(bits, Ordering::SeqCst);
     }
 
     /// Lets the clock run on.
@@ -160,13 +176,15 @@ impl Memory for Fake {
 
     fn words(&self, pa: Pa, count: usize) -> &[FakeWord] {
         assert!(pa.is_aligned(8), "unaligned word access at {pa}");
-        &self.words[Self::index(pa)..][..count]
+        let (frame, first) = Self::index(pa);
+        // Miri looks at all of what is borrowed, each time: a single word without its frame.
+        if count == 1 { std::slice::from_ref(self.word(pa)) } else { &self.memory[frame][first..][..count] }
     }
 
     fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
         record(Event::Fill(pa, count));
-        for (i, word) in self.words(pa, count).iter().enumerate() {
-            word.value.store(value(i), Ordering::SeqCst);
+        for i in 0..count {
+            self.word(pa.offset(i as u64 * 8)).value.store(value(i), Ordering::SeqCst);
         }
     }
 }
@@ -187,7 +205,7 @@ impl Frames for Fake {
 
     fn free(&self, block: FrameBlock) {
         record(Event::Free(block.pa()));
-        let first = Self::index(block.pa()) / 512;
+        let first = Self::index(block.pa()).0;
         for frame in &mut self.free.borrow_mut()[first..][..1 << block.order()] {
             assert!(!*frame, "{} was free already", block.pa());
             *frame = true;
@@ -260,7 +278,7 @@ impl Cpu for Fake {
 }
 
 /// An SMMU of which only the order of what was asked is seen.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct FakeTlb {
     /// What the next operations answer once they are asked; `Ok` when used up.
     pub failures: RefCell<Vec<DmaTlbError>>,

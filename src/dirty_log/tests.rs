@@ -1,6 +1,7 @@
 //! The log on fake memory: its states, its promises, and the order in which it asks hardware.
 
 mod attach;
+mod bad_input;
 
 use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 
@@ -93,6 +94,7 @@ fn clearing(flags: Flags) -> Flags {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn start_invalidates_a_dma_view_exactly_once_whatever_the_range_and_the_tier() {
     for tier in [DmaTier::Hardware, DmaTier::Assume] {
         for bytes in [2 * M, 64 * M, G] {
@@ -110,6 +112,7 @@ fn start_invalidates_a_dma_view_exactly_once_whatever_the_range_and_the_tier() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn start_and_stop_bring_back_the_blocks_and_every_frame() {
     for bytes in [2 * M, 6 * M, G] {
         let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
@@ -125,6 +128,7 @@ fn start_and_stop_bring_back_the_blocks_and_every_frame() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn stop_invalidates_a_dma_view_exactly_once_and_frees_its_tables_after_that() {
     let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
     let mut space = space(&fake, &tlb, G, DmaTier::Hardware);
@@ -138,6 +142,7 @@ fn stop_invalidates_a_dma_view_exactly_once_and_frees_its_tables_after_that() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn a_start_that_lacks_frames_says_how_many_it_needs_and_changes_nothing() {
     let (fake, tlb) = (Fake::new(1000), FakeTlb::default());
     let mut space = space(&fake, &tlb, G, DmaTier::Assume);
@@ -154,6 +159,7 @@ fn a_start_that_lacks_frames_says_how_many_it_needs_and_changes_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn the_memory_of_a_log_is_its_formula() {
     for (bytes, blocks) in [(2 * M, 1), (512 * M, 1), (G, 1)] {
         let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
@@ -215,6 +221,7 @@ fn a_cpu_without_dirty_state_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn an_abandoned_start_is_rolled_back_by_stop() {
     let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
     let mut space = space(&fake, &tlb, G, DmaTier::Assume);
@@ -232,6 +239,7 @@ fn an_abandoned_start_is_rolled_back_by_stop() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn a_start_during_which_hardware_fails_is_undone() {
     let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
@@ -551,6 +559,7 @@ fn an_unmapping_invalidates_dma_views_first_and_the_cpu_view_last() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn a_vm_that_ends_gives_every_frame_back_whatever_its_log_was_doing() {
     for steps in [0, 1, 3, 100] {
         let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
@@ -570,6 +579,7 @@ fn a_vm_that_ends_gives_every_frame_back_whatever_its_log_was_doing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn a_stop_whose_step_was_lost_goes_on_from_zero() {
     let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
     let mut space = space(&fake, &tlb, G, DmaTier::Assume);
@@ -626,6 +636,7 @@ fn stop_makes_every_view_whole_in_the_order_its_walker_needs() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn a_vm_that_ends_in_the_middle_of_a_stop_gives_every_frame_back() {
     for steps in 1..3 {
         let (fake, tlb) = (Fake::new(1200), FakeTlb::default());

@@ -1,5 +1,7 @@
 //! The contract at the register level: what a guest passes, what it gets back, what it must not be able to do.
 
+mod bad_input;
+
 use strandline_abi::{
     Call, CpuTier, DmaTier, Error, FaultRecord, Flags, LogState, LogStatus, Status, Tiers, UID_WORDS,
 };
@@ -8,7 +10,7 @@ use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::address_space::{AddressSpace, Reach, Region};
 use crate::fake::{Fake, FakeTlb};
 use crate::frames::Frames;
-use crate::hypercall::{Reply, dispatch};
+use crate::hypercall::{Arguments, Reply, dispatch};
 use crate::stage2::descriptor::S2AP_WRITE;
 use crate::stage2::{DmaWalker, Format};
 use crate::vm::{self, Vm};

@@ -1,5 +1,7 @@
 //! The engine on fake memory: shapes, words, and the order of stores, barriers and invalidations.
 
+mod bad_input;
+
 use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};
 use crate::fake::{Event, Fake, FakeTlb, take_trace};
 use crate::frames::Frames;
@@ -161,6 +163,7 @@ fn unmapping_needs_whole_leaves_and_frees_their_tables_only_after_the_invalidati
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn splitting_a_gigabyte_takes_513_tables_and_leaves_every_page_in_its_final_state() {
     let fake = Fake::new(600);
     let mut view = cpu_view(&fake, G);
@@ -330,6 +333,7 @@ fn an_update_by_hardware_between_look_and_swap_does_not_stop_a_split() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn merging_brings_back_the_block_and_every_frame() {
     for bytes in [2 * M, G] {
         let (fake, tlb) = (Fake::new(600), FakeTlb::default());
@@ -454,6 +458,7 @@ fn a_list_of_retired_tables_takes_no_more_than_its_reservation() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
 fn freeing_a_tree_gives_every_frame_back() {
     let fake = Fake::new(600);
     let mut view = cpu_view(&fake, G);
