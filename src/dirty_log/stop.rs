@@ -39,6 +39,9 @@ impl DirtyLog {
         if result == Err(ViewError::HoldTimeout) {
             return Err(LogError::NotHeld);
         }
+        if let Phase::Stopping(stopping) = &mut self.phase {
+            stopping.steps += 1;
+        }
         if result != Ok(false) {
             self.end_stop(platform, space);
         }
@@ -73,8 +76,7 @@ impl DirtyLog {
         platform: &P,
         space: &mut AddressSpace<'_, D>,
     ) -> Result<bool, ViewError> {
-        let Phase::Stopping(Stopping { on, cpu, dma, steps }) = &mut self.phase else { return Ok(true) };
-        *steps += 1;
+        let Phase::Stopping(Stopping { on, cpu, dma, .. }) = &mut self.phase else { return Ok(true) };
         let whole = space.one_region();
         if cpu.is_some() {
             self.statistics.blocks_merged +=
