@@ -224,9 +224,7 @@ impl Core {
     /// An invalidation that was begun at `begun` completes: so do the accesses that used what it covers.
     pub fn complete_covered(&mut self, of: Walkers, reach: Reach, begun: u64) {
         let covered = |t: &Transaction| {
-            of.include(t.walker)
-                && t.uses_what_was_read_until(begun)
-                && reach.completes(t.vmid, t.ipa)
+            of.include(t.walker) && t.uses_what_was_read_until(begun) && reach.completes(t.vmid, t.ipa)
         };
         while let Some(index) = self.traffic.iter().position(covered) {
             self.tally.completed_by_invalidation += 1;

@@ -29,6 +29,8 @@ pub(crate) struct Pe {
     /// It waits for software to handle a write-protect fault.
     pub faulted: bool,
     pub last_fault: u64,
+    /// The store that faulted, which the vCPU begins again first of all.
+    retry: Option<u64>,
     repeats: u32,
 }
 
@@ -51,6 +53,7 @@ impl Pe {
             unordered: false,
             faulted: false,
             last_fault: 0,
+            retry: None,
             repeats: 0,
         }
     }
@@ -71,6 +74,10 @@ impl Core {
             return;
         }
         let walker = Walker::Pe(pe);
+        if let Some(ipa) = self.pes[pe].retry.take() {
+            self.begin(walker, pe as u32, ipa, true);
+            return;
+        }
         let mine = self.under_way(walker, pe as u32);
         match self.random.below(8) {
             0 => self.dsb(pe),
@@ -136,11 +143,14 @@ impl Core {
         let state = &mut self.pes[pe];
         state.repeats = if writable && state.last_fault == ipa { state.repeats + 1 } else { 0 };
         state.last_fault = ipa;
+        state.retry = Some(ipa);
         state.faulted = true;
         if state.repeats == PATIENCE {
             let account = format!("PE {pe} keeps faulting at {ipa:#x}: nobody invalidates its TLB entry");
             self.alarm(Rule::FaultsForEver, account);
         }
+        // The exception comes before whatever was not translated yet.
+        self.traffic.retain(|t| t.walker != Walker::Pe(pe) || t.target().is_some());
         self.faults.push_back(WriteFault { pe, ipa: strandline::addr::Ipa(ipa) });
     }
 

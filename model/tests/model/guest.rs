@@ -34,6 +34,8 @@ pub struct Mix {
     pub toggle: u64,
 }
 
+const NOTHING_LACKS: Mix = Mix { exhaust: 0, remap: 0, replug: 0, toggle: 0 };
+
 /// What was met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Met {
@@ -129,6 +131,7 @@ struct Guest<'a> {
     log: DirtyLog,
     tier: DmaTier,
     mix: Mix,
+    vcpus: usize,
     /// Index and VMID of the view of each stream.
     views: [Option<(usize, Vmid)>; 2],
     mapped: [bool; 4],
@@ -166,7 +169,9 @@ fn collect_words(machine: &Machine, tree: &Tree) -> Vec<(u64, u64)> {
 }
 
 impl<'a> Guest<'a> {
-    fn new(host: &'a Host<'a>, smmu: &'a Driver<'a>, tier: DmaTier, cpu: CpuTier, mix: Mix, seed: u64) -> Self {
+    fn new(host: &'a Host<'a>, smmu: &'a Driver<'a>, parameters: &Parameters, mix: Mix) -> Self {
+        let tier = if parameters.smmu.httu == 2 { DmaTier::Hardware } else { DmaTier::Assume };
+        let cpu = if parameters.pes.hafdbs { CpuTier::Hardware } else { CpuTier::Faults };
         let format = Format::new(36).expect("36 bits");
         let mut space = AddressSpace::new(host, format, CPU_VMID).expect("frames");
         for i in 0..REGIONS.len() {
@@ -174,20 +179,32 @@ impl<'a> Guest<'a> {
         }
         host.open(space);
         let log = DirtyLog::new(cpu);
-        let (views, mapped, dice) = ([None; 2], [true; 4], Dice(!seed));
-        let mut guest =
-            Self { host, smmu, log, tier, mix, views, mapped, hoard: vec![], dice, met: Met::default() };
+        let (views, mapped, dice) = ([None; 2], [true; 4], Dice(!parameters.seed));
+        let mut guest = Self {
+            host,
+            smmu,
+            log,
+            tier,
+            mix: NOTHING_LACKS,
+            vcpus: parameters.pes.count,
+            views,
+            mapped,
+            hoard: vec![],
+            dice,
+            met: Met::default(),
+        };
         let window = Window { first: RAM.0, pages: PAGES };
-        for stream in 0..2 {
-            guest.plug(stream).expect("attached");
-            host.machine.add_device(STREAMS[stream], window);
+        for (i, stream) in STREAMS.into_iter().enumerate() {
+            guest.plug(i).expect("attached");
+            host.machine.add_device(stream, window);
         }
         let space = host.space();
         let view = space.cpu_view();
-        for pe in 0..2 {
+        for pe in 0..parameters.pes.count {
             host.machine.run_vcpu(pe, view.walker.vttbr(&view.tree), format, window);
         }
         drop(space);
+        guest.mix = mix;
         guest
     }
 
@@ -308,10 +325,7 @@ impl<'a> Guest<'a> {
             match progress {
                 Ok(Progress::Done) => break,
                 Ok(Progress::More(next)) => step = next,
-                Err(LogError::Abandoned(_)) => {
-                    self.met.abandoned_starts += 1;
-                    return Ok(());
-                }
+                Err(LogError::Abandoned(_)) => return self.abandoned(&before),
                 Err(LogError::OutOfFrames(lack)) if lack.needed > lack.free && !self.hoard.is_empty() => {
                     self.met.refused_starts += 1;
                     return self.check_unchanged("start", &before);
@@ -328,12 +342,28 @@ impl<'a> Guest<'a> {
                 self.be_refused()?;
             }
             if self.dice.chance(96) {
-                self.met.abandoned_starts += 1;
-                return self.stop();
+                self.stop()?;
+                return self.abandoned(&before);
             }
         }
         self.machine().log_started();
         self.met.starts += 1;
+        Ok(())
+    }
+
+    /// A start that was given up has taken nothing.
+    fn abandoned(&mut self, before: &Snapshot) -> Outcome {
+        self.met.abandoned_starts += 1;
+        let after = self.snapshot();
+        // It may have merged what was in pieces.
+        let tables = |s: &Snapshot| s.tables.iter().sum::<u64>();
+        if after.state != LogState::Off
+            || after.free_frames < before.free_frames
+            || tables(&after) > tables(before)
+        {
+            let (now, then) = (after.free_frames, before.free_frames);
+            return Err(format!("half done: a start was given up, and took frames: {then} free, then {now}"));
+        }
         Ok(())
     }
 
@@ -413,19 +443,23 @@ impl<'a> Guest<'a> {
     }
 
     fn remap(&mut self) -> Outcome {
+        let hole = (0..4).find(|i| !self.mapped[*i]);
+        if let Some(hole) = hole
+            && self.dice.chance(640)
+        {
+            return self.map(hole);
+        }
         let i = self.dice.below(4) as usize;
         let Region { range, pa, .. } = region(i);
         if !self.mapped[i] {
-            return self.map(i);
+            return Ok(());
         }
         if self.mapped.iter().filter(|m| **m).count() < 2 {
             return Ok(());
         }
         self.exhaust();
         self.machine().set_unmapped(range, true);
-        let unmapped = self.host.perhaps_blind(Mischief::TableFreedUnread, || {
-            self.host.space_mut().unmap(self.host, range)
-        });
+        let unmapped = self.host.unmapping(|| self.host.space_mut().unmap(self.host, range));
         unmapped.map_err(|e| format!("unmap failed: {e}"))?;
         self.machine().reuse_memory(pa, range.bytes());
         self.mapped[i] = false;
@@ -514,9 +548,8 @@ impl<'a> Guest<'a> {
         let Some((index, vmid)) = self.views[stream].take() else { return Ok(()) };
         self.machine().quiesce(STREAMS[stream]);
         self.smmu.detach(STREAMS[stream]).map_err(|e| e.to_string())?;
-        let detached = self.host.perhaps_blind(Mischief::ViewDroppedUnread, || {
-            self.log.detach_view(self.host, &mut self.host.space_mut(), index)
-        });
+        let detached =
+            self.host.detaching(|| self.log.detach_view(self.host, &mut self.host.space_mut(), index));
         if detached != Ok(vmid) {
             return Err(format!("detach failed: {detached:?}"));
         }
@@ -571,7 +604,7 @@ impl<'a> Guest<'a> {
         for stream in 0..2 {
             self.unplug(stream)?;
         }
-        (0..2).for_each(|pe| self.machine().stop_vcpu(pe));
+        (0..self.vcpus).for_each(|pe| self.machine().stop_vcpu(pe));
         let space = self.host.close().ok_or("no address space")?;
         let view = space.cpu_view();
         self.host.tlbi(view.walker.vttbr(&view.tree), Tlbi::VmallS12E1Is);
@@ -600,14 +633,11 @@ fn collect_pages(pages: &mut Vec<u64>, part: IpaRange, word: u64, bits: u64) {
 pub fn live(parameters: Parameters, mischief: Mischief, mix: Mix, steps: u64) -> Result<Met, String> {
     let host = Host::new(Machine::new(parameters), mischief);
     let smmu = bring_up(&host, host.machine.smmu());
-    let tier = if parameters.smmu.httu == 2 { DmaTier::Hardware } else { DmaTier::Assume };
-    let cpu = if parameters.pes.hafdbs { CpuTier::Hardware } else { CpuTier::Faults };
-    let mut guest = Guest::new(&host, &smmu, tier, cpu, Mix { exhaust: 0, ..mix }, parameters.seed);
+    let mut guest = Guest::new(&host, &smmu, &parameters, mix);
     let space = host.space();
     let tables = space.cpu_view().tree.tables() + space.dma_totals().1;
     drop(space);
     let baseline = host.machine.free_frames() + tables as usize;
-    guest.mix = mix;
     for _ in 0..steps {
         guest.step()?;
     }

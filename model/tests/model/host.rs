@@ -26,6 +26,8 @@ pub enum Mischief {
     NoLocalInvalidation,
     /// Of a view that is detached the dirty state is not seen.
     ViewDroppedUnread,
+    /// Between the last invalidation of a view that is detached and its last read there is no barrier.
+    ViewReadWithoutBarrier,
     /// Of what is unmapped the dirty state is not seen.
     TableFreedUnread,
 }
@@ -39,6 +41,8 @@ struct Bell<'a> {
     handling: Cell<bool>,
     /// Dirty state is not seen.
     blind: Cell<bool>,
+    /// Barriers are left out.
+    lax: Cell<bool>,
 }
 
 /// A word whose every access lets faults be answered first.
@@ -130,9 +134,21 @@ impl<'a> Host<'a> {
         RefMut::map(self.space.borrow_mut(), |s| s.as_mut().expect("open"))
     }
 
-    /// Does `act`, blind for dirty state where the host's mischief is `when`.
-    pub fn perhaps_blind<T>(&self, when: Mischief, act: impl FnOnce() -> T) -> T {
-        self.bell.blind.set(self.mischief == when);
+    /// Does `act`, which is where some kinds of mischief are done.
+    pub fn detaching<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.bell.lax.set(self.mischief == Mischief::ViewReadWithoutBarrier);
+        let result = self.blind_for(Mischief::ViewDroppedUnread, act);
+        self.bell.lax.set(false);
+        result
+    }
+
+    /// Does `act`, which is where some kinds of mischief are done.
+    pub fn unmapping<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.blind_for(Mischief::TableFreedUnread, act)
+    }
+
+    fn blind_for<T>(&self, mischief: Mischief, act: impl FnOnce() -> T) -> T {
+        self.bell.blind.set(self.mischief == mischief);
         let result = act();
         self.bell.blind.set(false);
         result
@@ -207,7 +223,9 @@ impl Frames for Host<'_> {
 impl Cpu for Host<'_> {
     fn barrier(&self, barrier: Barrier) {
         self.bell.ring();
-        self.machine.barrier(barrier);
+        if !(self.bell.lax.get() && barrier == Barrier::DsbSy) {
+            self.machine.barrier(barrier);
+        }
     }
 
     fn tlbi(&self, vttbr: Vttbr, op: Tlbi) {
