@@ -207,6 +207,7 @@ impl Core {
     pub fn change(&mut self, at: u32, change: impl Fn(u64) -> u64) -> u64 {
         self.before_change(at, &change);
         let old = self.memory.newest(at);
+        self.memory.has_been_read(at);
         let new = change(old);
         if new != old {
             self.check_change(at, old, new);

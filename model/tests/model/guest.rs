@@ -118,6 +118,7 @@ fn pages_of(first: u64, pages: u64) -> IpaRange {
 struct Snapshot {
     state: LogState,
     free_frames: usize,
+    /// Table frames of each view.
     tables: Vec<u64>,
     leaves: Vec<LeafCounts>,
     /// Where each descriptor stands, and what it is.
