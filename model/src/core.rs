@@ -1,7 +1,6 @@
 //! The state of a machine, and hardware's steps.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 use strandline::hw::Barrier;
 
@@ -28,9 +27,6 @@ pub(crate) const BUFFER_PAGES: u64 = 16;
 /// Alarms kept: the first one matters.
 const MOST_ALARMS: usize = 8;
 
-/// What software does when a vCPU faults.
-pub(crate) type FaultHandler = Rc<dyn Fn(WriteFault)>;
-
 /// A machine.
 pub(crate) struct Core {
     pub parameters: Parameters,
@@ -44,8 +40,8 @@ pub(crate) struct Core {
     pub pes: Vec<Pe>,
     pub cpu_invalidations: Vec<CpuInvalidation>,
     pub faults: VecDeque<WriteFault>,
-    pub handler: Option<FaultHandler>,
-    pub handling: bool,
+    /// The PE on whose behalf software runs.
+    pub el2: usize,
     /// The next hold runs out of time.
     pub hold_fails: bool,
     /// Nothing moves but software.
@@ -74,8 +70,7 @@ impl Core {
             pes: (0..parameters.pes.count).map(pe).collect(),
             cpu_invalidations: vec![],
             faults: VecDeque::new(),
-            handler: None,
-            handling: false,
+            el2: 0,
             hold_fails: false,
             frozen: false,
             devices: vec![],
@@ -199,8 +194,9 @@ impl Core {
             let random = &mut self.random;
             self.smmu.tlb.entries.retain(|e| e.born > begun || !reach.covers(e) || random.coin());
         }
-        if let Some(&CpuInvalidation { reach, begun }) = self.cpu_invalidations.first() {
-            for pe in &mut self.pes {
+        if let Some(&CpuInvalidation { of, reach, begun }) = self.cpu_invalidations.first() {
+            let covered = |(pe, _): &(usize, &mut Pe)| of.include(Walker::Pe(*pe));
+            for (_, pe) in self.pes.iter_mut().enumerate().filter(covered) {
                 let random = &mut self.random;
                 pe.tlb.entries.retain(|e| e.born > begun || !reach.covers(e) || random.coin());
             }
@@ -211,6 +207,7 @@ impl Core {
     pub fn change(&mut self, at: u32, change: impl Fn(u64) -> u64) -> u64 {
         self.before_change(at, &change);
         let old = self.memory.newest(at);
+        self.memory.has_been_read(at);
         let new = change(old);
         if new != old {
             self.check_change(at, old, new);
@@ -224,9 +221,15 @@ impl Core {
     pub fn barrier(&mut self, barrier: Barrier) {
         let (system, full) = match barrier {
             Barrier::DsbIshst => (false, false),
-            Barrier::DsbIsh | Barrier::DsbNsh => (false, true),
+            Barrier::DsbIsh => (false, true),
             Barrier::DsbSt => (true, false),
             Barrier::DsbSy => (true, true),
+            // What it orders for this PE alone nobody relies on but local invalidations.
+            Barrier::DsbNsh => {
+                self.complete_cpu_invalidations(false);
+                self.note(Happening::Barrier(barrier));
+                return;
+            }
             Barrier::Isb => return,
         };
         self.memory.barrier(Observer::Pe, full);
@@ -235,7 +238,7 @@ impl Core {
         }
         if full {
             self.memory.synchronize();
-            self.complete_cpu_invalidations();
+            self.complete_cpu_invalidations(true);
         }
         self.note(Happening::Barrier(barrier));
     }

@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::tlb::Reach;
 use crate::translate::Translated;
 use crate::truth::{Abort, Reason, Source, Write};
-use crate::update::Walker;
+use crate::update::{Walker, Walkers};
 
 /// Guest pages that a device or vCPU works on.
 #[derive(Clone, Copy, Debug)]
@@ -181,13 +181,12 @@ impl Core {
     fn fault(&mut self, walker: Walker, master: u32, ipa: u64, write: bool, reason: Reason) {
         match walker {
             Walker::Smmu => {
-                self.truth.aborts.push(Abort {
-                    stream: StreamId(master),
-                    ipa,
-                    write,
-                    reason,
-                    step: self.step,
-                });
+                let abort = Abort { stream: StreamId(master), ipa, write, reason, step: self.step };
+                if reason == Reason::Translation && self.truth.may_fault(ipa) {
+                    self.tally.expected_faults += 1;
+                } else {
+                    self.truth.aborts.push(abort);
+                }
                 self.record_event(master, ipa, write, reason);
             }
             Walker::Pe(pe) => self.stage2_fault(pe, ipa, write, reason),
@@ -223,17 +222,15 @@ impl Core {
     }
 
     /// An invalidation that was begun at `begun` completes: so do the accesses that used what it covers.
-    pub fn complete_covered(&mut self, pes: bool, reach: Reach, begun: u64) {
+    pub fn complete_covered(&mut self, of: Walkers, reach: Reach, begun: u64) {
         let covered = |t: &Transaction| {
-            (t.walker != Walker::Smmu) == pes
-                && t.uses_what_was_read_until(begun)
-                && reach.completes(t.vmid, t.ipa)
+            of.include(t.walker) && t.uses_what_was_read_until(begun) && reach.completes(t.vmid, t.ipa)
         };
         while let Some(index) = self.traffic.iter().position(covered) {
             self.tally.completed_by_invalidation += 1;
             self.complete(index);
         }
-        self.force_covered(pes, reach, begun);
+        self.force_covered(of, reach, begun);
     }
 
     /// All accesses of `master` that are in flight complete.

@@ -19,7 +19,7 @@ use crate::pe::CpuInvalidation;
 use crate::tally::Tally;
 use crate::tlb::Reach;
 use crate::truth::{Abort, Report, Source, Write};
-use crate::update::Walker;
+use crate::update::{Walker, Walkers};
 use crate::walk::Regime;
 
 /// A store of a vCPU met a page that may not be written, on a PE without FEAT_HAFDBS. The vCPU waits.
@@ -55,15 +55,6 @@ pub struct SmmuPort(Shared);
 fn turn(core: &Shared) -> RefMut<'_, Core> {
     let mut turn = core.borrow_mut();
     turn.software_step();
-    while !turn.handling && turn.handler.is_some() {
-        let (Some(fault), Some(handler)) = (turn.faults.pop_front(), turn.handler.clone()) else { break };
-        turn.handling = true;
-        drop(turn);
-        handler(fault);
-        turn = core.borrow_mut();
-        turn.handling = false;
-        turn.pes[fault.pe].faulted = false;
-    }
     turn
 }
 
@@ -183,7 +174,11 @@ impl Cpu for Machine {
     fn tlbi(&self, vttbr: Vttbr, op: Tlbi) {
         let mut core = turn(&self.core);
         let begun = core.step;
-        core.cpu_invalidations.push(CpuInvalidation { reach: reach(vttbr, op), begun });
+        let of = match op {
+            Tlbi::IpaS2E1(_) | Tlbi::VmallE1 => Walkers::OnePe(core.el2),
+            Tlbi::VmallS12E1Is | Tlbi::VmallE1Is | Tlbi::IpaS2E1Is(_) => Walkers::AllPes,
+        };
+        core.cpu_invalidations.push(CpuInvalidation { of, reach: reach(vttbr, op), begun });
         core.note(Happening::Tlbi(vttbr.vmid.0, op));
     }
 
@@ -376,35 +371,42 @@ impl Machine {
         core.truth.performed(Write { source, master, ipa, pa: 0, performed: step, completed });
     }
 
-    /// Calls `handler` for write-protect faults, between any two steps of software; the vCPU goes on when it returns.
-    /// [`Machine::no_handler`] lets go of it, and of what it holds.
-    pub fn on_write_fault(&self, handler: impl Fn(WriteFault) + 'static) {
-        self.core.borrow_mut().handler = Some(Rc::new(handler));
-    }
-
-    /// Write-protect faults wait for [`Machine::take_write_fault`] again.
-    pub fn no_handler(&self) {
-        self.core.borrow_mut().handler = None;
-    }
-
-    /// The oldest write-protect fault that waits, where no handler is set.
+    /// The oldest write-protect fault that waits. Until [`Machine::resume`] software runs on the PE that took it.
     #[must_use]
     pub fn take_write_fault(&self) -> Option<WriteFault> {
-        self.core.borrow_mut().faults.pop_front()
+        let mut core = self.core.borrow_mut();
+        let fault = core.faults.pop_front()?;
+        core.el2 = fault.pe;
+        Some(fault)
     }
 
-    /// Lets the vCPU on `pe` go on after a write-protect fault.
+    /// Lets the vCPU on `pe` go on after a write-protect fault; software runs on PE 0 again.
     pub fn resume(&self, pe: usize) {
-        self.core.borrow_mut().pes[pe].faulted = false;
+        let mut core = self.core.borrow_mut();
+        let (step, ipa) = (core.step, core.pes[pe].last_fault);
+        // Who handled it took the page for written, whatever the vCPU does next.
+        core.truth.touch(Walker::Pe(pe), ipa, step);
+        core.pes[pe].faulted = false;
+        core.el2 = 0;
     }
 
-    /// PE `pe` invalidates `ipa` in its own TLB: IPAS2E1, DSB, VMALLE1, DSB.
-    pub fn invalidate_local(&self, pe: usize, vttbr: Vttbr, ipa: Ipa) {
-        let mut core = turn(&self.core);
-        let until = core.step;
-        for op in [Tlbi::IpaS2E1Is(ipa), Tlbi::VmallE1Is] {
-            core.pes[pe].tlb.remove(reach(vttbr, op), until);
-        }
+    /// The word at `pa` as it is, no time passing: for a test to look at.
+    #[must_use]
+    pub fn peek(&self, pa: Pa) -> u64 {
+        let core = self.core.borrow();
+        core.index(pa.0).map_or(0, |at| core.memory.newest(at))
+    }
+
+    /// From now on accesses to `range` may fault (it is about to be unmapped), or may not (it has been mapped).
+    pub fn set_unmapped(&self, range: IpaRange, unmapped: bool) {
+        self.core.borrow_mut().truth.set_unmapped(range, unmapped);
+    }
+
+    /// The pages of `range` enter the log of `source` dirty: a view or a mapping came while it was on.
+    pub fn enters_dirty(&self, source: Source, range: IpaRange) {
+        let mut core = self.core.borrow_mut();
+        let step = core.step;
+        core.truth.enters_dirty(source, range, step);
     }
 
     /// The next command is refused with `code` (CMDQ_CONS.ERR, §7.1).
@@ -478,6 +480,22 @@ impl Machine {
         report: Report,
         pages: &[u64],
     ) -> Result<(), String> {
-        self.core.borrow_mut().truth.synced(began, range, sources, report, pages)
+        self.core.borrow_mut().truth.synced(began, |ipa| range.contains(ipa), sources, report, pages)
+    }
+
+    /// As [`Machine::synced`], of a clear that was asked for the pages `wanted` alone (guest addresses, ascending).
+    ///
+    /// # Errors
+    /// It lost a write, or invented one.
+    pub fn cleared(
+        &self,
+        began: u64,
+        wanted: &[u64],
+        sources: &[Source],
+        report: Report,
+        pages: &[u64],
+    ) -> Result<(), String> {
+        let asked = |ipa: Ipa| wanted.binary_search(&ipa.0).is_ok();
+        self.core.borrow_mut().truth.synced(began, asked, sources, report, pages)
     }
 }

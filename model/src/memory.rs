@@ -92,6 +92,12 @@ impl Memory {
         self.hidden.clear();
     }
 
+    /// Software has read the newest value by an atomic operation: it reads none older after that (coherence, Arm ARM
+    /// B2.3.1).
+    pub fn has_been_read(&mut self, at: u32) {
+        self.hidden.remove(&at);
+    }
+
     /// Software cleans a leaf.
     pub fn note_clean(&mut self, at: u32) {
         self.cleaned.push(at);

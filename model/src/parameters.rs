@@ -46,7 +46,8 @@ pub struct SmmuParameters {
 /// What the PEs can do.
 #[derive(Clone, Copy, Debug)]
 pub struct PeParameters {
-    /// PEs that run vCPUs; software at EL2 runs on one more.
+    /// PEs that run vCPUs. Software at EL2 has one to itself; what it invalidates locally is of PE 0, or of the PE whose
+    /// write fault it handles.
     pub count: usize,
     /// FEAT_HAFDBS: hardware sets the dirty state.
     pub hafdbs: bool,

@@ -7,7 +7,7 @@ use crate::device::Window;
 use crate::machine::WriteFault;
 use crate::tlb::{Reach, Tlb};
 use crate::truth::Reason;
-use crate::update::Walker;
+use crate::update::{Walker, Walkers};
 use crate::walk::Regime;
 
 /// Stores and loads that one vCPU has under way at the most.
@@ -28,13 +28,17 @@ pub(crate) struct Pe {
     pub unordered: bool,
     /// It waits for software to handle a write-protect fault.
     pub faulted: bool,
-    last_fault: u64,
+    pub last_fault: u64,
+    /// The store that faulted, which the vCPU begins again first of all.
+    retry: Option<u64>,
     repeats: u32,
 }
 
-/// A broadcast invalidation that no DSB has completed.
+/// An invalidation that no DSB has completed.
 #[derive(Clone, Copy)]
 pub(crate) struct CpuInvalidation {
+    /// Whose TLBs: all PEs' where it is broadcast.
+    pub of: Walkers,
     pub reach: Reach,
     pub begun: u64,
 }
@@ -49,6 +53,7 @@ impl Pe {
             unordered: false,
             faulted: false,
             last_fault: 0,
+            retry: None,
             repeats: 0,
         }
     }
@@ -69,6 +74,10 @@ impl Core {
             return;
         }
         let walker = Walker::Pe(pe);
+        if let Some(ipa) = self.pes[pe].retry.take() {
+            self.begin(walker, pe as u32, ipa, true);
+            return;
+        }
         let mine = self.under_way(walker, pe as u32);
         match self.random.below(8) {
             0 => self.dsb(pe),
@@ -118,7 +127,11 @@ impl Core {
     /// An access of a vCPU faulted at stage 2.
     pub fn stage2_fault(&mut self, pe: usize, ipa: u64, write: bool, reason: Reason) {
         if !write || reason != Reason::Permission || self.parameters.pes.hafdbs {
-            self.tally.cpu_faults += 1;
+            if self.truth.may_fault(ipa) {
+                self.tally.expected_faults += 1;
+            } else {
+                self.tally.cpu_faults += 1;
+            }
             return;
         }
         self.tally.write_faults += 1;
@@ -130,21 +143,34 @@ impl Core {
         let state = &mut self.pes[pe];
         state.repeats = if writable && state.last_fault == ipa { state.repeats + 1 } else { 0 };
         state.last_fault = ipa;
+        state.retry = Some(ipa);
         state.faulted = true;
         if state.repeats == PATIENCE {
             let account = format!("PE {pe} keeps faulting at {ipa:#x}: nobody invalidates its TLB entry");
             self.alarm(Rule::FaultsForEver, account);
         }
+        // The exception comes before whatever was not translated yet.
+        self.traffic.retain(|t| t.walker != Walker::Pe(pe) || t.target().is_some());
         self.faults.push_back(WriteFault { pe, ipa: strandline::addr::Ipa(ipa) });
     }
 
-    /// A DSB completes all invalidations before it on all PEs, and the accesses that used what they cover.
-    pub fn complete_cpu_invalidations(&mut self) {
-        for CpuInvalidation { reach, begun } in std::mem::take(&mut self.cpu_invalidations) {
-            self.memory.forget_cleans();
-            self.complete_covered(true, reach, begun);
-            for pe in &mut self.pes {
-                pe.tlb.remove(reach, begun);
+    /// A DSB completes the invalidations before it, and the accesses that used what they cover: those of this PE
+    /// alone where it is one of the non-shareable domain, broadcast ones too where it is wider.
+    pub fn complete_cpu_invalidations(&mut self, broadcast: bool) {
+        let here = Walkers::OnePe(self.el2);
+        let due = |i: &CpuInvalidation| i.of == here || broadcast && i.of == Walkers::AllPes;
+        let (done, left) = std::mem::take(&mut self.cpu_invalidations).into_iter().partition(due);
+        self.cpu_invalidations = left;
+        let done: Vec<CpuInvalidation> = done;
+        for CpuInvalidation { of, reach, begun } in done {
+            if of == Walkers::AllPes {
+                self.memory.forget_cleans();
+            }
+            self.complete_covered(of, reach, begun);
+            for (pe, state) in self.pes.iter_mut().enumerate() {
+                if of.include(Walker::Pe(pe)) {
+                    state.tlb.remove(reach, begun);
+                }
             }
         }
     }

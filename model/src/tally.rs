@@ -42,6 +42,8 @@ pub struct Tally {
     pub write_faults: u64,
     /// vCPU accesses that met an entry that is absent or forbids them, write-protect faults apart.
     pub cpu_faults: u64,
+    /// Accesses of vCPUs and devices to memory that was being unmapped, or was.
+    pub expected_faults: u64,
 }
 
 impl AddAssign for Tally {
@@ -64,5 +66,6 @@ impl AddAssign for Tally {
         self.commands += other.commands;
         self.write_faults += other.write_faults;
         self.cpu_faults += other.cpu_faults;
+        self.expected_faults += other.expected_faults;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use strandline::addr::{IpaRange, StreamId};
+use strandline::addr::{Ipa, IpaRange, StreamId};
 
 use crate::update::Walker;
 
@@ -89,12 +89,32 @@ pub(crate) struct Truth {
     cleaned: BTreeMap<(Source, u64), u64>,
     /// When the log was started.
     began: u64,
+    /// Guest memory that is being unmapped, or is: accesses may fault.
+    unmapped: Vec<IpaRange>,
 }
 
 impl Truth {
     pub fn touch(&mut self, walker: Walker, ipa: u64, step: u64) {
         let source = if walker == Walker::Smmu { Source::Dma } else { Source::Cpu };
         self.touched.insert((source, ipa & !0xfff), step);
+    }
+
+    /// The pages of `range` enter the log of `source` dirty.
+    pub fn enters_dirty(&mut self, source: Source, range: IpaRange, step: u64) {
+        for page in (range.start().0..range.end().0).step_by(0x1000) {
+            self.touched.insert((source, page), step);
+        }
+    }
+
+    pub fn set_unmapped(&mut self, range: IpaRange, unmapped: bool) {
+        self.unmapped.retain(|r| *r != range);
+        if unmapped {
+            self.unmapped.push(range);
+        }
+    }
+
+    pub fn may_fault(&self, ipa: u64) -> bool {
+        self.unmapped.iter().any(|r| r.contains(Ipa(ipa)))
     }
 
     pub fn performed(&mut self, write: Write) {
@@ -129,11 +149,11 @@ impl Truth {
         self.unreported.clear();
     }
 
-    /// A sync of `range` and `sources` that began at `began` has reported `pages`.
+    /// A sync of the pages that `asked` names and of `sources` that began at `began` has reported `pages`.
     pub fn synced(
         &mut self,
         began: u64,
-        range: IpaRange,
+        asked: impl Fn(Ipa) -> bool,
         sources: &[Source],
         report: Report,
         pages: &[u64],
@@ -142,7 +162,7 @@ impl Truth {
             |write: &Write| sources.contains(&write.source) && pages.binary_search(&write.ipa).is_ok();
         let lost = self.unreported.iter().find(|w| {
             let due = w.completed.is_some_and(|c| c < began);
-            let asked = sources.contains(&w.source) && range.contains(strandline::addr::Ipa(w.ipa));
+            let asked = sources.contains(&w.source) && asked(Ipa(w.ipa));
             due && asked && !reported(w)
         });
         if let Some(write) = lost {

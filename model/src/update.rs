@@ -27,6 +27,24 @@ impl Walker {
     }
 }
 
+/// Some of the walkers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walkers {
+    Smmu,
+    AllPes,
+    OnePe(usize),
+}
+
+impl Walkers {
+    pub fn include(self, walker: Walker) -> bool {
+        match (self, walker) {
+            (Self::Smmu, Walker::Smmu) | (Self::AllPes, Walker::Pe(_)) => true,
+            (Self::OnePe(one), Walker::Pe(pe)) => one == pe,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Walker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -143,10 +161,10 @@ impl Core {
     }
 
     /// Lands what the completion of an invalidation, begun at `begun`, makes visible.
-    pub fn force_covered(&mut self, pes: bool, reach: Reach, begun: u64) {
+    pub fn force_covered(&mut self, of: Walkers, reach: Reach, begun: u64) {
         self.force(|u| {
             let due = u.relied.is_some() || u.born <= begun;
-            (u.walker != Walker::Smmu) == pes && due && reach.completes(u.vmid, u.ipa)
+            of.include(u.walker) && due && reach.completes(u.vmid, u.ipa)
         });
     }
 

@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::journal::Happening;
 use crate::memory::Observer;
 use crate::tlb::Reach;
-use crate::update::Walker;
+use crate::update::{Walker, Walkers};
 
 /// CERROR_ILL.
 const ILLEGAL: u8 = 1;
@@ -125,7 +125,7 @@ impl Core {
     fn sync(&mut self) {
         for (reach, begun) in std::mem::take(&mut self.smmu.invalidations) {
             self.memory.forget_cleans();
-            self.complete_covered(false, reach, begun);
+            self.complete_covered(Walkers::Smmu, reach, begun);
             self.smmu.tlb.remove(reach, begun);
             self.smmu.reset_tlb &= !matches!(reach, Reach::All);
         }

@@ -129,13 +129,19 @@ fn a_seed_is_a_run() {
     assert_ne!(tally(7), tally(8));
 }
 
+/// The seeds that STRANDLINE_SEEDS asks for.
+pub fn seeds_to_soak() -> (u64, u64) {
+    let seeds = std::env::var("STRANDLINE_SEEDS").unwrap_or_default();
+    let bounds = seeds.split_once("..").map(|(first, end)| (first.parse(), end.parse()));
+    let Some((Ok(first), Ok(end))) = bounds else { panic!("STRANDLINE_SEEDS={seeds:?} is not FIRST..END") };
+    (first, end)
+}
+
 /// `STRANDLINE_SEEDS=FIRST..END cargo test -p strandline-model -- --ignored soak`
 #[test]
 #[ignore = "takes as long as it is asked to: seeds come from STRANDLINE_SEEDS"]
 fn soak() {
-    let seeds = std::env::var("STRANDLINE_SEEDS").unwrap_or_default();
-    let bounds = seeds.split_once("..").map(|(first, end)| (first.parse(), end.parse()));
-    let Some((Ok(first), Ok(end))) = bounds else { panic!("STRANDLINE_SEEDS={seeds:?} is not FIRST..END") };
+    let (first, end) = seeds_to_soak();
     let began = std::time::Instant::now();
     let (met, ..) = logs(first..end, Parameters::new, Plan::new(DmaTier::Hardware));
     println!("{met:#?}\n{} steps a second", met.steps / began.elapsed().as_secs().max(1));

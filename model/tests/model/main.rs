@@ -2,6 +2,9 @@
 
 mod broken;
 mod catches;
+mod guest;
+mod host;
 mod life;
+mod properties;
 mod rules;
 mod vm;

@@ -6,7 +6,7 @@ use strandline::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, Tlbi, Vtt
 use strandline::smmu::spec::pages::{Register32, Register64};
 use strandline::smmu::{Httu, Registers, Smmu, Stage2Config};
 use strandline_abi::DmaTier;
-use strandline_model::{Dma, Machine, ModelWord, Parameters, Rule, Source, Window};
+use strandline_model::{Dma, Machine, ModelWord, Parameters, Rule, Source};
 
 const WRITE: u64 = 0x80;
 const DBM: u64 = 1 << 51;
@@ -155,74 +155,6 @@ fn smmu_that_stops_answering_is_a_time_out_and_not_a_hang() {
     let dead = Machine::new(Parameters::new(9));
     dead.set_dead(true);
     assert!(Smmu::new(&dead, dead.smmu(), &options()).is_err());
-}
-
-/// A vCPU without FEAT_HAFDBS on one writable-clean page; its faults are handled, with a local invalidation or without.
-fn write_protected(seed: u64, local: bool) -> Machine {
-    let mut parameters = Parameters::new(seed);
-    parameters.pes.hafdbs = false;
-    let machine = Machine::new(parameters);
-    let smmu = bring_up(&machine, machine.smmu());
-    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
-    let view = vm.space.cpu_view();
-    let (vttbr, format) = (view.walker.vttbr(&view.tree), view.tree.format());
-    (0..2).for_each(|pe| machine.stop_vcpu(pe));
-    let block = leaf(&machine, vttbr.root, RAM);
-    block.fetch_and(!WRITE);
-    machine.barrier(Barrier::DsbSy);
-    machine.tlbi(vttbr, Tlbi::VmallS12E1Is);
-    machine.barrier(Barrier::DsbIsh);
-    machine.run_vcpu(0, vttbr, format, Window { first: RAM.0, pages: 1 });
-    for _ in 0..2_000 {
-        machine.run(1);
-        while let Some(fault) = machine.take_write_fault() {
-            block.fetch_or(WRITE);
-            machine.barrier(Barrier::DsbIsh);
-            if local {
-                machine.invalidate_local(fault.pe, vttbr, fault.ipa);
-            }
-            machine.resume(fault.pe);
-        }
-    }
-    assert!(machine.tally().write_faults > 0);
-    machine.stop_vcpu(0);
-    machine
-}
-
-#[test]
-fn write_fault_without_local_invalidation_repeats_for_ever() {
-    let caught = |local| (0..64).filter(|seed| !broken(&write_protected(*seed, local)).is_empty()).count();
-    assert_eq!(caught(true), 0);
-    assert!(caught(false) > 0);
-}
-
-#[test]
-fn write_faults_are_handled_between_any_two_steps_of_software() {
-    let mut parameters = Parameters::new(13);
-    parameters.pes.hafdbs = false;
-    let machine = Machine::new(parameters);
-    let smmu = bring_up(&machine, machine.smmu());
-    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
-    let view = vm.space.cpu_view();
-    let vttbr = view.walker.vttbr(&view.tree);
-    let (same, root) = (machine.clone(), vttbr.root);
-    machine.on_write_fault(move |fault| {
-        leaf(&same, root, fault.ipa).fetch_or(WRITE);
-        same.barrier(Barrier::DsbIsh);
-        same.invalidate_local(fault.pe, vttbr, fault.ipa);
-    });
-    for block in 0..4 {
-        leaf(&machine, root, RAM.offset(block * 0x20_0000)).fetch_and(!WRITE);
-        machine.barrier(Barrier::DsbIshst);
-        machine.tlbi(vttbr, Tlbi::VmallS12E1Is);
-        machine.barrier(Barrier::DsbIsh);
-        for _ in 0..500 {
-            machine.relax();
-        }
-    }
-    machine.no_handler();
-    assert!(machine.tally().write_faults > 2 && machine.tally().cpu_writes > 100);
-    assert_eq!(quiet(&machine), Ok(()));
 }
 
 #[test]

@@ -1,0 +1,263 @@
+//! What surrounds the engine: it answers vCPUs' write-protect faults, between any two steps of whatever else it does,
+//! as long as nobody has the address space to himself.
+
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::rc::Rc;
+
+use strandline::addr::Pa;
+use strandline::address_space::AddressSpace;
+use strandline::dirty_log::WriteFault;
+use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
+use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
+use strandline::smmu::Smmu;
+use strandline_model::{Machine, ModelWord, SmmuPort};
+
+/// The driver on a host.
+pub type Driver<'a> = Smmu<'a, Host<'a>, SmmuPort>;
+/// The address space of a VM on a host.
+pub type Space<'a> = AddressSpace<'a, Driver<'a>>;
+
+/// What the host does wrongly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mischief {
+    #[default]
+    None,
+    /// Invalidations of one PE's own TLB are left out.
+    NoLocalInvalidation,
+    /// Of a view that is detached the dirty state is not seen.
+    ViewDroppedUnread,
+    /// Between the last invalidation of a view that is detached and its last read there is no barrier.
+    ViewReadWithoutBarrier,
+    /// Of what is unmapped the dirty state is not seen.
+    TableFreedUnread,
+}
+
+const WRITE: u64 = 1 << 7;
+
+/// What a host and its words share.
+#[derive(Default)]
+struct Bell<'a> {
+    host: Cell<Option<&'a Host<'a>>>,
+    handling: Cell<bool>,
+    /// Dirty state is not seen.
+    blind: Cell<bool>,
+    /// Barriers are left out.
+    lax: Cell<bool>,
+}
+
+/// A word whose every access lets faults be answered first.
+pub struct HostWord<'a> {
+    word: ModelWord,
+    bell: Rc<Bell<'a>>,
+}
+
+/// A machine, and the address space of the VM on it.
+pub struct Host<'a> {
+    pub machine: Machine,
+    pub mischief: Mischief,
+    words: Vec<HostWord<'a>>,
+    bell: Rc<Bell<'a>>,
+    space: RefCell<Option<Space<'a>>>,
+    /// Faults answered.
+    pub recorded: Cell<u64>,
+    /// Faults that were the guest's.
+    pub denied: Cell<u64>,
+}
+
+impl Bell<'_> {
+    fn ring(&self) {
+        if let Some(host) = self.host.get() {
+            host.answer_faults();
+        }
+    }
+
+    fn seen(&self, value: u64) -> u64 {
+        if self.blind.get() { value & !WRITE } else { value }
+    }
+}
+
+impl Word for HostWord<'_> {
+    fn load(&self) -> u64 {
+        self.bell.ring();
+        self.bell.seen(self.word.load())
+    }
+
+    fn store(&self, value: u64) {
+        self.bell.ring();
+        self.word.store(value);
+    }
+
+    fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
+        self.bell.ring();
+        self.word.compare_exchange(current, new)
+    }
+
+    fn fetch_and(&self, mask: u64) -> u64 {
+        self.bell.ring();
+        self.bell.seen(self.word.fetch_and(mask))
+    }
+
+    fn fetch_or(&self, mask: u64) -> u64 {
+        self.bell.ring();
+        self.word.fetch_or(mask)
+    }
+}
+
+impl<'a> Host<'a> {
+    pub fn new(machine: Machine, mischief: Mischief) -> Self {
+        let bell = Rc::new(Bell::default());
+        let word = |word: &ModelWord| HostWord { word: word.clone(), bell: Rc::clone(&bell) };
+        let words = machine.all_words().iter().map(word).collect();
+        let (space, recorded, denied) = (RefCell::new(None), Cell::new(0), Cell::new(0));
+        Self { machine, mischief, words, bell, space, recorded, denied }
+    }
+
+    /// From now on faults are answered, in `space`.
+    pub fn open(&'a self, space: Space<'a>) {
+        *self.space.borrow_mut() = Some(space);
+        self.bell.host.set(Some(self));
+    }
+
+    /// No fault is answered any more.
+    pub fn close(&self) -> Option<Space<'a>> {
+        self.bell.host.set(None);
+        self.space.borrow_mut().take()
+    }
+
+    /// The address space, shared.
+    pub fn space(&self) -> Ref<'_, Space<'a>> {
+        Ref::map(self.space.borrow(), |s| s.as_ref().expect("open"))
+    }
+
+    /// The address space, exclusively: faults wait.
+    pub fn space_mut(&self) -> RefMut<'_, Space<'a>> {
+        RefMut::map(self.space.borrow_mut(), |s| s.as_mut().expect("open"))
+    }
+
+    /// Does `act`, which is where some kinds of mischief are done.
+    pub fn detaching<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.bell.lax.set(self.mischief == Mischief::ViewReadWithoutBarrier);
+        let result = self.blind_for(Mischief::ViewDroppedUnread, act);
+        self.bell.lax.set(false);
+        result
+    }
+
+    /// Does `act`, which is where some kinds of mischief are done.
+    pub fn unmapping<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.blind_for(Mischief::TableFreedUnread, act)
+    }
+
+    fn blind_for<T>(&self, mischief: Mischief, act: impl FnOnce() -> T) -> T {
+        self.bell.blind.set(self.mischief == mischief);
+        let result = act();
+        self.bell.blind.set(false);
+        result
+    }
+
+    fn answer_faults(&self) {
+        let Ok(space) = self.space.try_borrow() else { return };
+        let Some(space) = space.as_ref() else { return };
+        if self.bell.handling.replace(true) {
+            return;
+        }
+        while let Some(fault) = self.machine.take_write_fault() {
+            let counter = match space.write_fault(self, fault.ipa) {
+                WriteFault::Recorded => &self.recorded,
+                WriteFault::Denied => &self.denied,
+            };
+            counter.set(counter.get() + 1);
+            self.machine.resume(fault.pe);
+        }
+        self.bell.handling.set(false);
+    }
+
+    /// Lets hardware run for a while, faults being answered.
+    pub fn run(&self, steps: u64) {
+        for _ in 0..steps {
+            self.machine.run(1);
+            self.answer_faults();
+        }
+    }
+}
+
+impl<'a> Memory for Host<'a> {
+    type Word = HostWord<'a>;
+
+    fn words(&self, pa: Pa, count: usize) -> &[HostWord<'a>] {
+        let first = self.machine.words(pa, count)[0].index();
+        &self.words[first..][..count]
+    }
+
+    fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
+        self.bell.ring();
+        self.machine.fill(pa, count, value);
+    }
+}
+
+impl Frames for Host<'_> {
+    fn alloc(&self, order: u32) -> Option<FrameBlock> {
+        self.machine.alloc(order)
+    }
+
+    fn free(&self, block: FrameBlock) {
+        self.machine.free(block);
+    }
+
+    fn reserve(&self, count: usize) -> Result<FrameReserve, OutOfFrames> {
+        self.machine.reserve(count)
+    }
+
+    fn take(&self, reserve: &mut FrameReserve) -> Option<FrameBlock> {
+        self.machine.take(reserve)
+    }
+
+    fn unreserve(&self, reserve: FrameReserve) {
+        self.machine.unreserve(reserve);
+    }
+
+    fn free_frames(&self) -> usize {
+        self.machine.free_frames()
+    }
+}
+
+impl Cpu for Host<'_> {
+    fn barrier(&self, barrier: Barrier) {
+        self.bell.ring();
+        if !(self.bell.lax.get() && barrier == Barrier::DsbSy) {
+            self.machine.barrier(barrier);
+        }
+    }
+
+    fn tlbi(&self, vttbr: Vttbr, op: Tlbi) {
+        let local = matches!(op, Tlbi::IpaS2E1(_) | Tlbi::VmallE1);
+        if !local || self.mischief != Mischief::NoLocalInvalidation {
+            self.bell.ring();
+            self.machine.tlbi(vttbr, op);
+        }
+    }
+
+    fn clean_to_poc(&self, pa: Pa, bytes: u64) {
+        self.machine.clean_to_poc(pa, bytes);
+    }
+
+    fn invalidate_from_poc(&self, pa: Pa, bytes: u64) {
+        self.machine.invalidate_from_poc(pa, bytes);
+    }
+
+    fn hold(&self, vttbr: Vttbr) -> Result<(), HoldTimeout> {
+        self.machine.hold(vttbr)
+    }
+
+    fn release(&self, vttbr: Vttbr) {
+        self.machine.release(vttbr);
+    }
+
+    fn now_us(&self) -> u64 {
+        self.machine.now_us()
+    }
+
+    fn relax(&self) {
+        self.bell.ring();
+        self.machine.relax();
+    }
+}
