@@ -44,10 +44,11 @@ impl DirtyLog {
         IpaRange::new(start, pages << PAGE_SHIFT).map_err(|_| LogError::OutOfStep(0))
     }
 
-    /// What EL2 holds of the log, where it is on.
-    fn ledger<'s, D>(&self, space: &'s AddressSpace<'_, D>) -> Result<&'s Ledger, LogError> {
+    /// What EL2 holds of the log, where it is on and `part` lies in it.
+    fn ledger<'s, D>(&self, space: &'s AddressSpace<'_, D>, part: IpaRange) -> Result<&'s Ledger, LogError> {
         self.on()?;
-        space.ledger.as_ref().ok_or(LogError::NotOn)
+        let ledger = space.ledger.as_ref().ok_or(LogError::NotOn)?;
+        if ledger.range().covers(part) { Ok(ledger) } else { Err(LogError::OutsideLog(part.start())) }
     }
 
     /// Reports the pages of `part`, a step of [`DirtyLog::step_of`], that were written: 64 pages at a time, in
@@ -65,7 +66,7 @@ impl DirtyLog {
         flags: Flags,
         mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Synced, LogError> {
-        let ledger = self.ledger(space)?;
+        let ledger = self.ledger(space, part)?;
         let clear = flags.has(Flags::CLEAR);
         if collect(platform, space, ledger, flags, clear, [part].into_iter()).is_err() {
             return Err(self.distrust());
@@ -98,7 +99,7 @@ impl DirtyLog {
         wanted: impl Fn(u64) -> u64,
         mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Cleared, LogError> {
-        let ledger = self.ledger(space)?;
+        let ledger = self.ledger(space, part)?;
         let runs = words(ledger, part).flat_map(|(word, _, mask)| {
             let base = part.start().offset(word * 64 * PAGE_BYTES);
             runs(base, wanted(word) & mask)

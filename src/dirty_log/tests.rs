@@ -780,3 +780,15 @@ fn a_stop_that_cannot_hold_a_vcpu_is_still_under_way_and_ends_later() {
     while log.stop(&fake, &mut space, 0).unwrap() != Progress::Done {}
     assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
 }
+
+#[test]
+fn a_part_outside_the_log_is_refused() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let mut log = started(&fake, &mut space, range(RAM + 2 * M, 4 * M));
+    for part in [range(RAM, 2 * M), range(RAM + M, 2 * M), range(RAM + 5 * M, 2 * M)] {
+        let refused = Err(LogError::OutsideLog(part.start()));
+        assert_eq!(log.sync(&fake, &space, part, CPU, |_, _| {}).map(|_| ()), refused);
+        assert_eq!(log.clear(&fake, &space, part, CPU, |_| 1, |_, _| {}).map(|_| ()), refused);
+    }
+}
