@@ -2,6 +2,7 @@
 
 mod attach;
 mod bad_input;
+mod reading;
 
 use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 
@@ -263,186 +264,6 @@ fn a_start_during_which_hardware_fails_is_undone() {
 }
 
 #[test]
-fn sync_reports_exactly_what_vcpus_wrote_and_once() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
-    let all = range(RAM, 8 * M);
-    let mut log = started(&fake, &mut space, all);
-    for page in [0, 63, 64, 511, 512, 2047] {
-        cpu_writes(&fake, &space, RAM + page * 4096);
-    }
-    let expected = vec![0, 63, 64, 511, 512, 2047];
-    assert_eq!(sync(&mut log, &fake, &space, all, CPU).unwrap(), expected, "kept");
-    assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), expected);
-    assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), []);
-    assert_eq!(log.statistics().pages_reported, 12);
-}
-
-#[test]
-fn what_was_written_before_the_start_is_not_reported() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let all = range(RAM, 8 * M);
-    let mut log = started(&fake, &mut space, all);
-    assert_eq!(sync(&mut log, &fake, &space, all, Flags::BOTH).unwrap(), []);
-}
-
-#[test]
-fn a_sync_of_part_of_the_log_leaves_the_rest_in_it() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
-    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
-    [1, 2, 3].iter().for_each(|page| cpu_writes(&fake, &space, RAM + page * 4096));
-    let part = range(RAM + 2 * 4096, 4096);
-    assert_eq!(sync(&mut log, &fake, &space, part, clearing(CPU)).unwrap(), [0]);
-    assert_eq!(sync(&mut log, &fake, &space, range(RAM, 8 * M), CPU).unwrap(), [1, 3]);
-}
-
-#[test]
-fn a_clearing_sync_of_cpu_writes_orders_barrier_walk_invalidation_delivery() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
-    let all = range(RAM, 8 * M);
-    let mut log = started(&fake, &mut space, all);
-    cpu_writes(&fake, &space, RAM + 0x3000);
-    let leaf = space.cpu.tree.walk(&fake, Ipa(RAM + 0x3000)).0.pa;
-    let vttbr = Vttbr { vmid: Vmid(1), root: space.cpu.tree.root() };
-    take_trace();
-    log.sync(&fake, &space, all, clearing(CPU), |_, bits| {
-        if bits != 0 {
-            crate::fake::record(Event::Mark("delivered"));
-        }
-    })
-    .unwrap();
-    // EL2's bitmap is ordinary memory; what is left is what hardware sees, and the delivery.
-    let seen: Vec<_> = take_trace()
-        .into_iter()
-        .filter(|e| !matches!(e, Event::Or(..)) && !matches!(e, Event::And(pa, _) if *pa != leaf))
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            Event::Barrier(Barrier::DsbIsh),
-            Event::And(leaf, !S2AP_WRITE),
-            Event::Barrier(Barrier::DsbIshst),
-            Event::Tlbi(vttbr, Tlbi::VmallS12E1Is),
-            Event::Barrier(Barrier::DsbIsh),
-            Event::Mark("delivered"),
-        ]
-    );
-}
-
-#[test]
-fn a_clearing_sync_of_dma_writes_orders_cmd_sync_barrier_walk_invalidation_delivery() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let all = range(RAM, 8 * M);
-    let mut log = started(&fake, &mut space, all);
-    device_writes(&fake, &space, RAM + 0x3000);
-    let leaf = space.dma_views().next().unwrap().view.tree.walk(&fake, Ipa(RAM + 0x3000)).0.pa;
-    take_trace();
-    log.sync(&fake, &space, all, clearing(DMA), |word, bits| {
-        if bits != 0 {
-            assert_eq!((word, bits), (0, 0b1000));
-            crate::fake::record(Event::Mark("delivered"));
-        }
-    })
-    .unwrap();
-    let seen: Vec<_> = take_trace()
-        .into_iter()
-        .filter(|e| !matches!(e, Event::Or(..)) && !matches!(e, Event::And(pa, _) if *pa != leaf))
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            Event::Mark("CMD_SYNC"),
-            Event::Barrier(Barrier::DsbSy),
-            Event::And(leaf, !S2AP_WRITE),
-            Event::Mark("S2_IPA + CMD_SYNC"),
-            Event::Mark("delivered"),
-        ]
-    );
-}
-
-#[test]
-fn a_sync_that_cleans_nothing_invalidates_nothing() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let all = range(RAM, 8 * M);
-    let mut log = started(&fake, &mut space, all);
-    sync(&mut log, &fake, &space, all, clearing(Flags::BOTH)).unwrap();
-    let trace = take_trace();
-    assert!(!trace.iter().any(|e| *e == INVALIDATED || matches!(e, Event::Tlbi(..))), "{trace:?}");
-}
-
-#[test]
-fn in_the_assume_tier_every_page_a_device_may_write_is_reported_every_time() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
-    let all = range(RAM, 8 * M);
-    let mut log = started(&fake, &mut space, all);
-    let every: Vec<_> = (0..2048).collect();
-    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), every);
-    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), every);
-    assert_eq!(sync(&mut log, &fake, &space, all, CPU).unwrap(), [], "it says nothing of vCPUs");
-}
-
-#[test]
-fn what_el2_writes_is_in_the_log() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let mut log = started(&fake, &mut space, range(RAM, 4 * M));
-    space.mark_written(&fake, range(RAM + 4 * M - 0x1000, 0x2000));
-    space.mark_written(&fake, range(0x1000, 0x1000));
-    assert_eq!(sync(&mut log, &fake, &space, range(RAM, 4 * M), clearing(CPU)).unwrap(), [1023]);
-    assert_eq!(sync(&mut log, &fake, &space, range(RAM, 4 * M), CPU).unwrap(), []);
-}
-
-#[test]
-fn clear_discards_what_the_mask_names_and_says_what_that_was() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let all = range(RAM, 8 * M);
-    let mut log = started(&fake, &mut space, all);
-    [0, 1, 2, 70].iter().for_each(|page| cpu_writes(&fake, &space, RAM + page * 4096));
-    device_writes(&fake, &space, RAM + 0x1000);
-    let mask = |word| if word < 2 { 0b0110 | 1 << 6 } else { 0 };
-    let mut given = vec![];
-    let cleared = log.clear(&fake, &space, all, CPU, mask, |word, bits| given.push((word, bits))).unwrap();
-    assert_eq!((cleared.discarded, &given[..2]), (3, &[(0, 0b0110), (1, 1 << 6)][..]));
-    assert!(given[2..].iter().all(|(_, bits)| *bits == 0) && given.len() == 32);
-    assert_eq!(sync(&mut log, &fake, &space, all, CPU).unwrap(), [0]);
-    assert_eq!(sync(&mut log, &fake, &space, all, DMA).unwrap(), [1], "the device's write is still there");
-}
-
-#[test]
-fn sync_after_clear_reports_nothing() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let all = range(RAM, 8 * M);
-    let mut log = started(&fake, &mut space, all);
-    cpu_writes(&fake, &space, RAM);
-    device_writes(&fake, &space, RAM + 8 * M - 4096);
-    log.clear(&fake, &space, all, Flags::BOTH, |_| u64::MAX, |_, _| {}).unwrap();
-    assert_eq!(sync(&mut log, &fake, &space, all, Flags::BOTH).unwrap(), []);
-}
-
-#[test]
-fn when_hardware_stops_answering_the_log_is_untrusted_until_it_is_restarted() {
-    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let all = range(RAM, 8 * M);
-    let mut log = started(&fake, &mut space, all);
-    tlb.failures.borrow_mut().push(DmaTlbError::Timeout);
-    assert_eq!(sync(&mut log, &fake, &space, all, DMA), Err(LogError::Untrusted));
-    assert_eq!(log.state(), LogState::Untrusted);
-    assert_eq!(sync(&mut log, &fake, &space, all, CPU), Err(LogError::Untrusted));
-    stop(&mut log, &fake, &mut space);
-    start(&mut log, &fake, &mut space, all);
-    assert_eq!(sync(&mut log, &fake, &space, all, DMA).unwrap(), []);
-}
-
-#[test]
 fn tables_whose_invalidation_failed_are_never_given_back() {
     let (fake, tlb) = (Fake::new(128), FakeTlb::default());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
@@ -652,52 +473,6 @@ fn a_vm_that_ends_in_the_middle_of_a_stop_gives_every_frame_back() {
 }
 
 #[test]
-fn a_write_fault_records_the_page_then_opens_it_then_invalidates_locally() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let all = range(RAM, 8 * M);
-    let mut log = DirtyLog::new(CpuTier::Faults);
-    start(&mut log, &fake, &mut space, all);
-    let leaf = space.cpu.tree.walk(&fake, Ipa(RAM + 0x3000)).0.pa;
-    let clean = fake.read(leaf);
-    let vttbr = Vttbr { vmid: Vmid(1), root: space.cpu.tree.root() };
-    take_trace();
-    assert_eq!(space.write_fault(&fake, Ipa(RAM + 0x3abc)), WriteFault::Recorded);
-    let trace = take_trace();
-    assert!(matches!(trace[0], Event::Or(..)), "the record comes first: {trace:?}");
-    assert_eq!(
-        trace[1..],
-        [
-            Event::Swap(leaf, clean, clean | S2AP_WRITE),
-            Event::Barrier(Barrier::DsbIshst),
-            Event::Tlbi(vttbr, Tlbi::IpaS2E1(Ipa(RAM + 0x3000))),
-            Event::Barrier(Barrier::DsbNsh),
-            Event::Tlbi(vttbr, Tlbi::VmallE1),
-            Event::Barrier(Barrier::DsbNsh),
-            Event::Barrier(Barrier::Isb),
-        ]
-    );
-    assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), [3]);
-    // A second vCPU that faulted on the same page finds it open, and its write is in the log as well.
-    fake.or_behind(leaf, S2AP_WRITE);
-    assert_eq!(space.write_fault(&fake, Ipa(RAM + 0x3000)), WriteFault::Recorded);
-    assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), [3]);
-}
-
-#[test]
-fn a_write_fault_where_the_vm_may_not_write_is_the_guests() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let registers = Region { range: range(0x1000_0000, M), pa: Pa(0x1000_0000), reach: Reach::CpuDevice };
-    space.map(&fake, registers).unwrap();
-    take_trace();
-    for ipa in [0x1000_0000, 0x2000_0000, RAM + 8 * M, 1 << 40, u64::MAX] {
-        assert_eq!(space.write_fault(&fake, Ipa(ipa)), WriteFault::Denied, "{ipa:#x}");
-    }
-    assert_eq!(take_trace(), []);
-}
-
-#[test]
 fn a_tier_that_does_not_exist_yet_is_refused() {
     for tier in [DmaTier::Stall, DmaTier::Digest] {
         let (fake, tlb) = (Fake::new(64), FakeTlb::default());
@@ -721,53 +496,6 @@ fn nothing_is_mapped_in_a_range_whose_log_is_being_started() {
 }
 
 #[test]
-fn a_word_that_could_not_be_delivered_stays_in_the_log_with_all_behind_it() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let all = range(RAM, 8 * M);
-    let mut log = started(&fake, &mut space, all);
-    [3, 70, 200].iter().for_each(|page| cpu_writes(&fake, &space, RAM + page * 4096));
-    device_writes(&fake, &space, RAM + 71 * 4096);
-    let both = clearing(Flags::BOTH);
-    let failed = log.sync(&fake, &space, all, both, |word, _| if word == 1 { Err(()) } else { Ok(()) });
-    assert_eq!((failed, log.state()), (Err(LogError::NotDelivered(1)), LogState::On));
-    assert_eq!(sync(&mut log, &fake, &space, all, CPU).unwrap(), [70, 200]);
-    assert_eq!(sync(&mut log, &fake, &space, all, DMA).unwrap(), [71]);
-    let failed = log.clear(
-        &fake,
-        &space,
-        all,
-        Flags::CPU,
-        |_| u64::MAX,
-        |_, bits| {
-            if bits == 0 { Ok(()) } else { Err("full") }
-        },
-    );
-    assert_eq!(failed, Err(LogError::NotDelivered(1)));
-    assert_eq!(sync(&mut log, &fake, &space, all, both).unwrap(), [70, 71, 200]);
-    assert_eq!(sync(&mut log, &fake, &space, all, both).unwrap(), []);
-}
-
-#[test]
-fn a_few_neighbours_are_invalidated_by_range_and_pages_far_apart_all_at_once() {
-    for (pages, expected) in [
-        ([0, 511], Event::Mark("S2_IPA + CMD_SYNC")),
-        ([100, 101], Event::Mark("S2_IPA + CMD_SYNC")),
-        ([0, 512], INVALIDATED),
-    ] {
-        let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-        let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-        let all = range(RAM, 8 * M);
-        let mut log = started(&fake, &mut space, all);
-        pages.iter().for_each(|page| device_writes(&fake, &space, RAM + page * 4096));
-        assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap(), pages);
-        let trace = take_trace();
-        let marks: Vec<_> = trace.iter().filter(|e| matches!(e, Event::Mark(_))).collect();
-        assert_eq!(marks, [&Event::Mark("CMD_SYNC"), &expected], "{pages:?}");
-    }
-}
-
-#[test]
 fn a_stop_that_cannot_hold_a_vcpu_is_still_under_way_and_ends_later() {
     let (fake, tlb) = (Fake::new(128), FakeTlb::default());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
@@ -779,16 +507,4 @@ fn a_stop_that_cannot_hold_a_vcpu_is_still_under_way_and_ends_later() {
     fake.hold_result.set(Ok(()));
     while log.stop(&fake, &mut space, 0).unwrap() != Progress::Done {}
     assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
-}
-
-#[test]
-fn a_part_outside_the_log_is_refused() {
-    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
-    let mut log = started(&fake, &mut space, range(RAM + 2 * M, 4 * M));
-    for part in [range(RAM, 2 * M), range(RAM + M, 2 * M), range(RAM + 5 * M, 2 * M)] {
-        let refused = Err(LogError::OutsideLog(part.start()));
-        assert_eq!(log.sync(&fake, &space, part, CPU, |_, _| {}).map(|_| ()), refused);
-        assert_eq!(log.clear(&fake, &space, part, CPU, |_| 1, |_, _| {}).map(|_| ()), refused);
-    }
 }
