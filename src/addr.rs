@@ -77,9 +77,6 @@ pub enum PageSize {
 }
 
 impl PageSize {
-    /// All sizes, the largest first.
-    pub const LARGEST_FIRST: [Self; 3] = [Self::Size1G, Self::Size2M, Self::Size4K];
-
     /// The size in bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {

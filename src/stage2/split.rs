@@ -60,12 +60,6 @@ impl Split {
         Self { range, inside, state, at: range.start(), reserve, blocks: 0 }
     }
 
-    /// Where it has come to.
-    #[must_use]
-    pub const fn at(&self) -> Ipa {
-        self.at
-    }
-
     /// Blocks split so far.
     #[must_use]
     pub const fn blocks(&self) -> u64 {
