@@ -5,7 +5,7 @@ use core::fmt;
 use strandline_abi::{DmaTier, LogSource};
 
 use super::{DirtyLog, Phase};
-use crate::addr::{IpaRange, PageSize, Vmid};
+use crate::addr::{PageSize, Vmid};
 use crate::address_space::{AddressSpace, SpaceError};
 use crate::hw::{Barrier, DmaTlb, Platform};
 use crate::stage2::{DmaWalker, Harvest, Retired, ViewError, Walker};
@@ -121,9 +121,7 @@ impl DirtyLog {
         if let Some(ledger) = &space.ledger {
             let mode = if dma.tier == DmaTier::Hardware { Harvest::Keep } else { Harvest::Assume };
             dma.view.tree.harvest(platform, ledger.range(), mode, |at, pages| {
-                if let Ok(written) = IpaRange::new(at, pages * PageSize::Size4K.bytes()) {
-                    ledger.record(platform, LogSource::Dma, written);
-                }
+                ledger.record_pages(platform, LogSource::Dma, at, pages);
             });
         }
         let vmid = dma.view.walker.vmid;

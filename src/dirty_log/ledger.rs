@@ -3,7 +3,7 @@
 use strandline_abi::LogSource;
 
 use super::Bitmap;
-use crate::addr::{IpaRange, PAGE_SHIFT};
+use crate::addr::{Ipa, IpaRange, PAGE_SHIFT};
 use crate::frames::Frames;
 use crate::hw::Memory;
 
@@ -60,6 +60,13 @@ impl Ledger {
     pub fn record(&self, memory: &impl Memory, source: LogSource, written: IpaRange) {
         if let Some(part) = self.range.intersection(written) {
             self.of(source).set(memory, self.page(part), part.pages());
+        }
+    }
+
+    /// [`Ledger::record`] of `pages` pages from `at`, as a harvest reports them.
+    pub fn record_pages(&self, memory: &impl Memory, source: LogSource, at: Ipa, pages: u64) {
+        if let Ok(written) = IpaRange::new(at, pages << PAGE_SHIFT) {
+            self.record(memory, source, written);
         }
     }
 }

@@ -133,9 +133,7 @@ fn collect<P: Platform, D: DmaTlb>(
     let mode = if clean { Harvest::Clean } else { Harvest::Keep };
     let record = |source, at: Ipa, pages: u64| {
         let pages = pages + u64::from(sabotage::ONE_PAGE_TOO_MANY);
-        if let Ok(written) = IpaRange::new(at, pages << PAGE_SHIFT) {
-            ledger.record(platform, source, written);
-        }
+        ledger.record_pages(platform, source, at, pages);
     };
     if flags.names(LogSource::Cpu) {
         space.cpu.walker.collect_updates(platform)?;
