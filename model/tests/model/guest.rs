@@ -508,9 +508,7 @@ impl<'a> Guest<'a> {
         );
         let index = match attached {
             Ok(index) => index,
-            Err(AttachError::Space(SpaceError::NoRoot | SpaceError::Map(MapError::OutOfFrames(_))))
-                if !self.hoard.is_empty() =>
-            {
+            Err(AttachError::Space(SpaceError::Map(MapError::OutOfFrames(_)))) if !self.hoard.is_empty() => {
                 self.met.other_refusals += 1;
                 self.smmu.free_vmid(vmid).map_err(|e| e.to_string())?;
                 return self.check_unchanged("attach", &before);
