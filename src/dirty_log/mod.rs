@@ -24,6 +24,7 @@ pub use digest::{DigestKey, PAGE_WORDS};
 pub use error::LogError;
 pub use fault::WriteFault;
 pub(crate) use ledger::Ledger;
+pub use start::Request;
 pub use sync::{Cleared, Delivery, Synced};
 
 use crate::addr::{IpaRange, PAGE_BYTES};
@@ -92,7 +93,7 @@ struct On {
 /// A start under way.
 #[derive(Debug)]
 struct Starting {
-    range: IpaRange,
+    request: Request,
     stage: Stage,
     steps: u64,
     /// Blocks split so far.
@@ -207,7 +208,7 @@ impl DirtyLog {
     pub const fn range(&self) -> Option<IpaRange> {
         match &self.phase {
             Phase::Off => None,
-            Phase::Starting(starting) => Some(starting.range),
+            Phase::Starting(starting) => Some(starting.request.range),
             Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => Some(on.range),
         }
     }

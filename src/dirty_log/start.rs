@@ -1,6 +1,6 @@
 //! Starting a log: count and reserve everything, split every view, invalidate once.
 
-use strandline_abi::{CpuTier, DmaTier};
+use strandline_abi::{CpuTier, DmaTier, Tiers};
 
 use super::digest::{self, DigestKey, Digests};
 use super::{
@@ -14,8 +14,31 @@ use crate::hw::{DmaTlb, Platform};
 use crate::sabotage;
 use crate::stage2::{Count, LeafState, Retired, Split, SplitNeeds, View, ViewError, Walker};
 
-/// The grain of a log.
-const GRAIN: PageSize = PageSize::Size4K;
+/// What a start asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is to be logged: RAM of the VM.
+    pub range: IpaRange,
+    /// Blocks larger than this are split. A leaf that is larger than a page is reported whole, with what lies beside the
+    /// range in it.
+    pub granule: PageSize,
+    /// The weakest ways of knowing writes that will do; [`CpuTier::None`] and [`DmaTier::None`] where any will.
+    pub weakest: Tiers,
+}
+
+impl From<IpaRange> for Request {
+    /// A log of pages, by whatever tiers there are.
+    fn from(range: IpaRange) -> Self {
+        let weakest = Tiers { cpu: CpuTier::None, dma: DmaTier::None };
+        Self { range, granule: PageSize::Size4K, weakest }
+    }
+}
+
+/// Whether `tiers` are as good as `weakest`: ascending codes promise less, and 0 asks for nothing.
+fn suffice(tiers: Tiers, weakest: Tiers) -> bool {
+    (weakest.cpu == CpuTier::None || tiers.cpu.code() <= weakest.cpu.code())
+        && (weakest.dma == DmaTier::None || tiers.dma.code() <= weakest.dma.code())
+}
 
 /// The state in which the leaves of a view enter a log: clean where a write will show, dirty where none does.
 const fn initial_state(tier: DmaTier) -> LeafState {
@@ -48,8 +71,8 @@ const fn frames(split: SplitNeeds) -> usize {
 }
 
 impl DirtyLog {
-    /// Starts a log of `range`, which is RAM of the VM: after it has ended, every write that completes is reported
-    /// by the first sync that begins after it.
+    /// Starts a log as `request` says (a range alone: of pages, by whatever tiers there are): after it has ended, every
+    /// write that completes is reported by the first sync that begins after it.
     ///
     /// `step` is 0 in the first call and then what [`Progress::More`] said. The first calls count, and reserve everything
     /// that is needed: until then nothing has been changed. Later ones split block by block, the structure taken
@@ -63,18 +86,19 @@ impl DirtyLog {
         &mut self,
         platform: &P,
         space: &mut AddressSpace<'_, D>,
-        range: IpaRange,
+        request: impl Into<Request>,
         step: u64,
     ) -> Result<Progress, LogError> {
+        let request = request.into();
         match &self.phase {
-            Phase::Off if step == 0 => self.begin_start(space, range)?,
+            Phase::Off if step == 0 => self.begin_start(space, request)?,
             Phase::Off => return Err(LogError::OutOfStep(0)),
-            Phase::Starting(Starting { range: begun, steps, .. }) if *begun == range && step != 0 => {
+            Phase::Starting(Starting { request: begun, steps, .. }) if *begun == request && step != 0 => {
                 if step != *steps {
                     return Err(LogError::OutOfStep(*steps));
                 }
             }
-            Phase::Stopping(Stopping { abandoned: Some(_), on, .. }) if on.range == range => {
+            Phase::Stopping(Stopping { abandoned: Some(_), on, .. }) if on.range == request.range => {
                 return self.go_on_stopping(platform, space, step);
             }
             Phase::Starting(_) | Phase::Stopping(_) => return Err(LogError::Changing),
@@ -86,13 +110,18 @@ impl DirtyLog {
     fn begin_start<D: DmaTlb>(
         &mut self,
         space: &mut AddressSpace<'_, D>,
-        range: IpaRange,
+        request: Request,
     ) -> Result<(), LogError> {
+        let Request { range, granule, weakest } = request;
         if self.cpu_tier == CpuTier::None {
             return Err(LogError::NoCpuTier);
         }
         if let Some(tier) = space.dma_views().map(|view| view.tier).find(|tier| !is_supported(*tier)) {
             return Err(LogError::NoDmaTier(tier));
+        }
+        let tiers = self.tiers(space);
+        if !suffice(tiers, weakest) {
+            return Err(LogError::Weaker(tiers));
         }
         if space.has_digest_views() && self.key.is_none() {
             return Err(LogError::NoKey);
@@ -100,16 +129,15 @@ impl DirtyLog {
         if let Some(outside) = space.first_outside_ram(range) {
             return Err(LogError::OutsideRam(outside));
         }
-        let cpu = Count::new(range, GRAIN);
-        let dma = space.dma.each_ref().map(|view| view.as_ref().map(|_| Count::new(range, GRAIN)));
+        let cpu = Count::new(range, granule);
+        let dma = space.dma.each_ref().map(|view| view.as_ref().map(|_| Count::new(range, granule)));
         space.begin_change(range);
         self.phase = Phase::Starting(Starting {
-            range,
+            request,
             stage: Stage::Counting(Counting { cpu, dma }),
             steps: 0,
             blocks: 0,
         });
-        self.split_by_start = 0;
         Ok(())
     }
 
@@ -188,11 +216,12 @@ impl Starting {
         key: Option<DigestKey>,
     ) -> Result<(), OutOfFrames> {
         let Stage::Counting(counting) = &self.stage else { return Ok(()) };
-        let (preparing, reserve) = reserve_all(platform, self.range, counting.frames(), key)?;
-        let mut splitting = counting.splitting(platform, space, self.range, reserve);
+        let range = self.request.range;
+        let (preparing, reserve) = reserve_all(platform, range, counting.frames(), key)?;
+        let mut splitting = counting.splitting(platform, space, self.request, reserve);
         splitting.preparing = Some(preparing);
         if key.is_some() {
-            splitting.undigested = Some(self.range);
+            splitting.undigested = Some(range);
             splitting.on.step_pages = STEP_PAGES_DIGEST;
         }
         self.stage = Stage::Splitting(splitting);
@@ -222,11 +251,12 @@ impl Counting {
         &self,
         platform: &P,
         space: &AddressSpace<'_, D>,
-        range: IpaRange,
+        request: Request,
         mut reserve: FrameReserve,
     ) -> Splitting {
+        let Request { range, granule, .. } = request;
         let mut split = |needs: SplitNeeds, state| {
-            let split = Split::new(range, GRAIN, state, reserve.split_off(needs.frames));
+            let split = Split::new(range, granule, state, reserve.split_off(needs.frames));
             (split, Retired::new(reserve.split_off(retired_frames(needs))))
         };
         let mut dma = [const { None }; MAX_DMA_VIEWS];

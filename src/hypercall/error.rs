@@ -48,6 +48,7 @@ impl From<LogError> for CallError {
             LogError::NoCpuTier | LogError::NoDmaTier(_) | LogError::NoKey => {
                 Self::new(Error::NotSupported, 0)
             }
+            LogError::Weaker(tiers) => Self::new(Error::NotSupported, tiers.to_bits()),
             // Buffers are validated before: this does not happen to a guest.
             LogError::NotDelivered(word) => Self::new(Error::OutOfRange, word),
             LogError::OutOfFrames(lack) => Self::new(Error::NoMemory, lack.needed as u64),
