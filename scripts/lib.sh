@@ -54,4 +54,22 @@ build() {
 }
 
 build_strandline() { build strandline "${1:-$out/strandline.img}" --features image --bin strandline; }
-build_guest() { build "$1" "$out/$1.img" --package "$1"; }
+build_guest() {
+    case $1 in
+        c-probe) build_c_probe ;;
+        *) build "$1" "$out/$1.img" --package "$1" ;;
+    esac
+}
+
+# The guest in C, from the C header alone. Without an MMU all memory is device memory: no unaligned accesses.
+build_c_probe() {
+    local compiler=aarch64-linux-gnu-gcc
+    command -v "$compiler" >/dev/null || die "$compiler is missing: run scripts/setup c"
+    mkdir -p "$out"
+    "$compiler" -std=gnu11 -Os -Wall -Wextra -Werror -ffreestanding -fno-builtin -fno-tree-loop-distribute-patterns \
+        -mgeneral-regs-only -mstrict-align -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
+        -nostdlib -static -no-pie -Wl,--build-id=none,--no-warn-rwx-segments -I "$root/abi/include" \
+        -T "$root/guests/c-probe/link.ld" -o "$out/c-probe.elf" \
+        "$root"/guests/c-probe/start.S "$root"/guests/c-probe/*.c || die "building c-probe failed"
+    objcopy -O binary "$out/c-probe.elf" "$out/c-probe.img"
+}

@@ -137,6 +137,9 @@ macro_rules! record {
             pub const WORDS: usize = size_of::<Self>() / 8;
             /// Its bytes.
             pub const BYTES: u64 = size_of::<Self>() as u64;
+            /// Its fields: name, and offset in bytes; in order.
+            pub const FIELDS: &'static [(&'static str, usize)] =
+                &[$((stringify!($field), core::mem::offset_of!(Self, $field)),)*];
 
             /// The record as the words that stand in memory, in order.
             #[must_use]

@@ -1,27 +1,40 @@
 //! The C header says what the crate says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_abi::{
-    Call, CpuTier, DmaTier, Error, FaultRecord, Flags, LogState, LogStatus, Status, UID_WORDS,
+    Call, CpuTier, DmaTier, Error, FaultRecord, Flags, LogState, PAGE_BYTES, PAGES_PER_WORD, Status,
+    UID_WORDS, VERSION,
 };
 
 const HEADER: &str = include_str!("../include/strandline.h");
+const SOURCES: [&str; 4] = [
+    include_str!("../src/lib.rs"),
+    include_str!("../src/call.rs"),
+    include_str!("../src/record.rs"),
+    include_str!("../src/status.rs"),
+];
 
-/// Every `#define NAME UINT64_C(value)` and its kin.
-fn defines() -> HashMap<&'static str, i128> {
+/// Constants of the crate that are no values of the interface: what can be computed from others, and lists.
+const RUST_ONLY: [&str; 5] = ["BOTH", "ALL", "WORDS", "BYTES", "FIELDS"];
+
+/// Every `#define STRANDLINE_NAME UINT64_C(value)` and its kin. All there are but the include guard have a value.
+fn defines() -> BTreeMap<String, i128> {
     let lines = HEADER.lines().filter_map(|line| line.strip_prefix("#define STRANDLINE_"));
-    lines
-        .filter_map(|line| {
-            let (name, rest) = line.split_once(' ')?;
-            let value = rest.trim().split_once('(')?.1.strip_suffix(')')?;
-            let value = match value.strip_prefix("0x") {
-                Some(hex) => i128::from_str_radix(hex, 16).ok()?,
-                None => value.parse().ok()?,
-            };
-            Some((name, value))
-        })
-        .collect()
+    lines.filter(|line| *line != "H").map(define).collect()
+}
+
+fn define(line: &str) -> (String, i128) {
+    let parse = || {
+        let (name, rest) = line.split_once(' ')?;
+        let value = rest.split_once('(')?.1.split_once(')')?.0;
+        let value = match value.strip_prefix("0x") {
+            Some(hex) => i128::from_str_radix(hex, 16).ok()?,
+            None => value.parse().ok()?,
+        };
+        Some((name.to_string(), value))
+    };
+    parse().unwrap_or_else(|| panic!("no value in #define STRANDLINE_{line}"))
 }
 
 /// `NotSupported` -> `NOT_SUPPORTED`.
@@ -35,56 +48,60 @@ fn screaming(name: &str) -> String {
     })
 }
 
-/// The fields of `struct strandline_NAME`, in order.
-fn fields(name: &str) -> Vec<&'static str> {
-    let start = HEADER.find(&format!("struct strandline_{name} {{")).expect("the struct is there");
-    let body = &HEADER[start..];
-    let body = &body[..body.find("};").expect("it ends")];
-    body.lines().filter_map(|l| l.trim().strip_prefix("uint64_t ")?.strip_suffix(';')).collect()
+/// The constants of the crate: name there, name in the header, value.
+fn constants() -> Vec<(&'static str, String, i128)> {
+    let mut all = vec![
+        ("VERSION", "VERSION".into(), VERSION.into()),
+        ("PAGE_BYTES", "PAGE_BYTES".into(), PAGE_BYTES.into()),
+        ("PAGES_PER_WORD", "PAGES_PER_WORD".into(), PAGES_PER_WORD.into()),
+        ("CPU", "CPU".into(), Flags::CPU.bits().into()),
+        ("DMA", "DMA".into(), Flags::DMA.bits().into()),
+        ("CLEAR", "CLEAR_DELIVERED".into(), Flags::CLEAR.bits().into()),
+        ("WRITE", "FAULT_WRITE".into(), FaultRecord::WRITE.into()),
+        ("FETCH", "FAULT_FETCH".into(), FaultRecord::FETCH.into()),
+    ];
+    all.extend(
+        UID_WORDS.iter().enumerate().map(|(i, word)| ("UID_WORDS", format!("UID_{i}"), (*word).into())),
+    );
+    all
+}
+
+/// The values of the crate's enums: name in the header, value.
+fn variants() -> Vec<(String, i128)> {
+    fn named(prefix: &str, name: impl std::fmt::Debug) -> String {
+        format!("{prefix}{}", screaming(&format!("{name:?}")))
+    }
+    let mut all = vec![];
+    all.extend(Call::ALL.iter().map(|c| (named("", c), i128::from(c.id()))));
+    all.extend(Error::ALL.iter().map(|e| (named("", e), i128::from(e.to_x0().cast_signed()))));
+    all.extend([Status::Done, Status::More].map(|s| (named("", s), i128::from(s.to_x0()))));
+    all.extend(CpuTier::ALL.iter().map(|t| (named("CPU_TIER_", t), i128::from(t.code()))));
+    all.extend(DmaTier::ALL.iter().map(|t| (named("DMA_TIER_", t), i128::from(t.code()))));
+    all.extend(LogState::ALL.iter().map(|s| (named("LOG_STATE_", s), i128::from(s.code()))));
+    all
 }
 
 #[test]
-fn every_call_status_and_flag_has_its_value_in_the_header() {
-    let mut expected = HashMap::new();
-    for call in Call::ALL {
-        expected.insert(screaming(&format!("{call:?}")), i128::from(call.id()));
-    }
-    for error in Error::ALL {
-        expected.insert(screaming(&format!("{error:?}")), i128::from(error.to_x0().cast_signed()));
-    }
-    for status in [Status::Done, Status::More] {
-        expected.insert(screaming(&format!("{status:?}")), i128::from(status.to_x0()));
-    }
-    for (i, word) in UID_WORDS.iter().enumerate() {
-        expected.insert(format!("UID_{i}"), i128::from(*word));
-    }
-    for (name, flag) in [("CPU", Flags::CPU), ("DMA", Flags::DMA), ("CLEAR_DELIVERED", Flags::CLEAR)] {
-        expected.insert(name.into(), i128::from(flag.bits()));
-    }
-    for tier in CpuTier::ALL {
-        expected.insert(format!("CPU_TIER_{}", screaming(&format!("{tier:?}"))), i128::from(tier.code()));
-    }
-    for tier in DmaTier::ALL {
-        expected.insert(format!("DMA_TIER_{}", screaming(&format!("{tier:?}"))), i128::from(tier.code()));
-    }
-    for state in LogState::ALL {
-        expected.insert(format!("LOG_STATE_{}", screaming(&format!("{state:?}"))), i128::from(state.code()));
-    }
-    expected.insert("FAULT_WRITE".into(), i128::from(FaultRecord::WRITE));
-    expected.insert("FAULT_FETCH".into(), i128::from(FaultRecord::FETCH));
-
-    let found: HashMap<String, i128> = defines().into_iter().map(|(n, v)| (n.to_string(), v)).collect();
-    assert_eq!(found, expected);
-}
-
-/// The fields of a record whose `Debug` shows them in order.
-fn debug_fields(shown: &str) -> Vec<String> {
-    let body = shown.split_once('{').expect("a struct").1;
-    body.split(',').filter_map(|f| Some(f.split_once(':')?.0.trim().to_string())).collect()
+fn every_constant_of_the_crate_is_in_the_header_and_the_other_way_round() {
+    let constants = constants().into_iter().map(|(_, name, value)| (name, value));
+    let expected: BTreeMap<String, i128> = constants.chain(variants()).collect();
+    assert_eq!(defines(), expected);
 }
 
 #[test]
-fn records_have_the_same_fields_in_the_same_order() {
-    assert_eq!(fields("log_status"), debug_fields(&format!("{:?}", LogStatus::default())));
-    assert_eq!(fields("fault_record"), debug_fields(&format!("{:?}", FaultRecord::default())));
+fn every_public_constant_and_enum_of_the_crate_is_compared() {
+    let after = |line: &'static str, prefix: &str| {
+        let rest = line.trim_start().strip_prefix(prefix)?;
+        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+    };
+    let lines = || SOURCES.iter().flat_map(|source| source.lines());
+    let found: BTreeSet<&str> =
+        lines().filter_map(|line| after(line, "pub const ")).filter(|name| *name != "fn").collect();
+    let compared: BTreeSet<&str> = constants().iter().map(|(name, ..)| *name).chain(RUST_ONLY).collect();
+    assert_eq!(found, compared);
+    // `$name` of the macros is read as nothing; what they make is named where they are used.
+    let enums: BTreeSet<&str> = lines().filter_map(|line| after(line, "pub enum ")).collect();
+    assert_eq!(enums, ["", "Call", "Error", "LogSource", "Status"].into());
+    let coded = SOURCES[2].split("\ncoded! {").skip(1).count();
+    assert_eq!(coded, 3, "CpuTier, DmaTier, LogState");
 }

@@ -32,15 +32,16 @@ fn in_turn(error: LogError, given: u64) -> CallError {
     }
 }
 
-pub(super) fn features<D: DmaTlb>(vm: &Vm<'_, D>) -> Answer {
+/// What goes into x1 to x3, and the tiers for x4.
+pub(super) fn features<D: DmaTlb>(vm: &Vm<'_, D>) -> Result<([u64; 3], u64), CallError> {
     let numbered = Call::ALL.iter().filter(|c| c.id() >> 16 == 0xc600);
     let calls = numbered.fold(0, |bits, call| bits | 1 << (call.id() & 0xffff));
     let tiers = lock(vm)?.tiers(&*vm.space.read()).to_bits();
-    Ok((Status::Done, [VERSION.into(), calls, PAGE_BYTES, tiers]))
+    Ok(([VERSION.into(), calls, PAGE_BYTES], tiers))
 }
 
 pub(super) fn start<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
-    let [ipa, bytes, granule, flags, step, _] = *arguments;
+    let [ipa, bytes, granule, flags, step] = *arguments;
     let range = IpaRange::new(Ipa(ipa), bytes)?;
     for (value, wanted) in [(granule, PAGE_BYTES), (flags, 0)] {
         if value != wanted {
@@ -51,7 +52,7 @@ pub(super) fn start<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argume
     let mut space = vm.space.write();
     let progress = log.start(platform, &mut space, range, step).map_err(|error| in_turn(error, step))?;
     let (status, next) = status_of(progress);
-    Ok((status, [next, log.tiers(&*space).to_bits(), log.blocks_split_by_start(), 0]))
+    Ok((status, [next, log.tiers(&*space).to_bits(), log.blocks_split_by_start()]))
 }
 
 pub(super) fn stop<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
@@ -60,7 +61,7 @@ pub(super) fn stop<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argumen
     let mut space = vm.space.write();
     let (status, next) =
         status_of(log.stop(platform, &mut space, step).map_err(|error| in_turn(error, step))?);
-    Ok((status, [next, 0, 0, 0]))
+    Ok((status, [next, 0, 0]))
 }
 
 /// What sync and clear have in common: the next part of the range, and its words in the caller's memory.
@@ -78,7 +79,7 @@ impl Step {
         space: &AddressSpace<'_, D>,
         arguments: &Arguments,
     ) -> Result<Self, CallError> {
-        let [ipa, bytes, bitmap, _, done, _] = *arguments;
+        let [ipa, bytes, bitmap, _, done] = *arguments;
         let range = IpaRange::new(Ipa(ipa), bytes)?;
         let part = log.step_of(range, done).map_err(|error| in_turn(error, done))?;
         let words = range.pages().div_ceil(PAGES_PER_WORD);
@@ -92,9 +93,9 @@ impl Step {
         Ok(Self { part, buffer, next, more: next < range.pages() })
     }
 
-    fn answer(&self, pages: u64, tiers: u64) -> (Status, [u64; 4]) {
+    fn answer(&self, pages: u64, tiers: u64) -> (Status, [u64; 3]) {
         let (status, next) = if self.more { (Status::More, self.next) } else { (Status::Done, 0) };
-        (status, [next, pages, tiers, 0])
+        (status, [next, pages, tiers])
     }
 }
 
@@ -156,7 +157,7 @@ pub(super) fn status<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argum
     let record = vm::status(platform, &log, &space).to_words();
     store(platform, &buffer, 0, record.get(..words).unwrap_or(&record));
     mark(platform, &space, &buffer);
-    Ok((Status::Done, [words as u64 * 8, 0, 0, 0]))
+    Ok((Status::Done, [words as u64 * 8, 0, 0]))
 }
 
 pub(super) fn faults<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
@@ -173,7 +174,7 @@ pub(super) fn faults<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argum
         store(platform, &buffer, i * FaultRecord::WORDS, &record.to_words());
     }
     mark(platform, &space, &buffer);
-    Ok((Status::Done, [count as u64, faults.take_lost(), 0, 0]))
+    Ok((Status::Done, [count as u64, faults.take_lost(), 0]))
 }
 
 fn store(platform: &impl Platform, buffer: &GuestBuffer, first: usize, words: &[u64]) {

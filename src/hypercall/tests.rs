@@ -10,7 +10,7 @@ use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::address_space::{AddressSpace, Reach, Region};
 use crate::fake::{Fake, FakeTlb};
 use crate::frames::Frames;
-use crate::hypercall::{Arguments, Reply, dispatch};
+use crate::hypercall::{Arguments, Reply, dispatch, function_id};
 use crate::stage2::descriptor::S2AP_WRITE;
 use crate::stage2::{DmaWalker, Format};
 use crate::vm::{self, Vm};
@@ -41,8 +41,7 @@ impl<'d> Rig<'d> {
     }
 
     fn call(&self, call: Call, arguments: [u64; 5]) -> Reply {
-        let [a, b, c, d, e] = arguments;
-        dispatch(self.fake, &self.vm, call.id(), &[a, b, c, d, e, 0]).unwrap()
+        dispatch(self.fake, &self.vm, call.id(), &arguments).unwrap()
     }
 
     /// Calls until it is done; gives back the sum of x2.
@@ -109,12 +108,64 @@ fn discovery_answers_as_smccc_says() {
 fn unknown_functions_of_the_range_are_not_supported_and_others_are_not_ours() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
     let rig = Rig::new(&fake, &tlb);
-    let not_supported = Some([u64::MAX, 0xc600_0040, 0, 0, 0]);
-    assert_eq!(dispatch(&fake, &rig.vm, 0xc600_0040, &[0; 6]), not_supported);
-    assert_eq!(dispatch(&fake, &rig.vm, 0x8600_0001, &[0; 6]), Some([u64::MAX, 0x8600_0001, 0, 0, 0]));
-    // Yielding calls (bit 31 clear) of the range do not exist.
-    assert_eq!(dispatch(&fake, &rig.vm, 0x4600_0001, &[0; 6]), Some([u64::MAX, 0x4600_0001, 0, 0, 0]));
-    assert_eq!(dispatch(&fake, &rig.vm, 0x8400_0000, &[0; 6]), None);
+    // A number that doesn't exist, the 32-bit form of one that does, 64-bit forms of UID and revision, the call
+    // count (optional, DEN 0028 §6.2), reserved bits.
+    for id in [0xc600_0007, 0xc600_0040, 0x8600_0001, 0xc600_ff01, 0xc600_ff03, 0x8600_ff00, 0xc602_0001] {
+        let not_supported = Some([u64::MAX, id.into(), 0, 0, 4]);
+        assert_eq!(dispatch(&fake, &rig.vm, id, &[1, 2, 3, 4, 5]), not_supported, "{id:#x}");
+    }
+    // Yielding calls, neighbouring owners.
+    for id in [0x4600_0001, 0x0600_0001, 0x8400_0000, 0x8500_0000, 0xc700_0001, 0xbf00_ff01] {
+        assert_eq!(dispatch(&fake, &rig.vm, id, &[0; 5]), None, "{id:#x}");
+    }
+}
+
+#[test]
+fn the_function_is_in_w0_and_its_sve_hint_is_no_part_of_it() {
+    assert_eq!(function_id(0xdead_beef_c600_0005), 0xc600_0005);
+    assert_eq!(function_id(0xc601_0005), 0xc600_0005);
+    assert_eq!(function_id(0xc602_0005), 0xc602_0005);
+}
+
+#[test]
+fn an_argument_that_a_call_does_not_have_is_zero() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let rig = Rig::new(&fake, &tlb);
+    for (call, used) in [
+        (Call::Features, 0b0_0000),
+        (Call::Stop, 0b1_0000),
+        (Call::Status, 0b0_0011),
+        (Call::Faults, 0b0_0011),
+    ] {
+        for register in (0..5).filter(|r| used >> r & 1 == 0) {
+            for value in [1, 1 << 63] {
+                let mut arguments = [BUFFER, 8, 0, 0, 0].map(|a| if used & 1 == 1 { a } else { 0 });
+                arguments[register] = value;
+                let refused = rig.refused(call, arguments);
+                assert_eq!(refused, (Error::InvalidParameter, value), "{call:?} x{}", register + 1);
+            }
+        }
+    }
+    // The two calls that SMCCC itself defines have no arguments to look at.
+    assert_eq!(rig.call(Call::Revision, [9; 5]), [0, 1, 0, 0, 9]);
+}
+
+#[test]
+fn x4_is_a_result_of_features_alone() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let rig = Rig::new(&fake, &tlb);
+    assert_eq!(rig.call(Call::Uid, [0, 0, 0, 44, 0])[4], 44);
+    // Done, more and refused: x4 is as it came.
+    assert_eq!(rig.call(Call::Start, [RAM, RAM_BYTES, 4096, 44, 0]), [invalid(), 44, 0, 0, 44]);
+    assert_eq!(rig.call(Call::Sync, [RAM, RAM_BYTES, BUFFER, CPU_CLEAR, 0])[4], CPU_CLEAR);
+    rig.start();
+    assert_eq!(rig.call(Call::Sync, [RAM, RAM_BYTES, BUFFER, CPU_CLEAR, 0])[4], CPU_CLEAR);
+    assert_eq!(rig.call(Call::Clear, [RAM, RAM_BYTES, BUFFER, CPU, 0])[4], CPU);
+    assert_eq!(rig.call(Call::Features, [0; 5])[4], 0x401);
+}
+
+fn invalid() -> u64 {
+    Error::InvalidParameter.to_x0()
 }
 
 #[test]
@@ -275,12 +326,13 @@ fn a_second_operation_on_a_log_is_told_that_it_is_busy() {
     assert_eq!(rig.call(Call::Start, [RAM, RAM_BYTES, 4096, 0, 0])[0], Error::Busy.to_x0());
     assert_eq!(rig.call(Call::Stop, [0; 5])[0], Error::Busy.to_x0());
     // None of the calls waits: the other vCPU may be waiting for this one to be stopped.
-    for call in [Call::Features, Call::Sync, Call::Clear, Call::Status] {
-        assert_eq!(
-            rig.call(call, [RAM, 4096, BUFFER, CPU, 0]),
-            [Error::Busy.to_x0(), 0, 0, 0, 0],
-            "{call:?}"
-        );
+    for (call, arguments) in [
+        (Call::Features, [0; 5]),
+        (Call::Sync, [RAM, 4096, BUFFER, CPU, 0]),
+        (Call::Clear, [RAM, 4096, BUFFER, CPU, 0]),
+        (Call::Status, [BUFFER, 8, 0, 0, 0]),
+    ] {
+        assert_eq!(rig.call(call, arguments), [Error::Busy.to_x0(), 0, 0, 0, arguments[3]], "{call:?}");
     }
     // Faults needs the address space alone.
     assert_eq!(rig.call(Call::Faults, [BUFFER, 1, 0, 0, 0])[0], 0);

@@ -184,7 +184,7 @@ fn psci() -> Result<Node, ModelError> {
 }
 
 fn hypervisor() -> Result<Node, ModelError> {
-    Node::new("hypervisor")?.with("compatible", "strandline,strandline")
+    Node::new("hypervisor")?.with("compatible", "strandline,strandline")?.with("method", "hvc")
 }
 
 fn clock() -> Result<Node, ModelError> {

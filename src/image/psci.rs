@@ -19,7 +19,8 @@ pub enum Answer {
     LastCpuOff,
 }
 
-const VERSION_1_2: u64 = 0x1_0002;
+/// 1.3: the SVE hint of function identifiers is understood. There is nothing else in it that 1.2 lacks.
+const VERSION_1_3: u64 = 0x1_0003;
 const PSCI_1_1: u64 = 0x1_0001;
 const SUCCESS: Answer = Answer::Value(0);
 /// SMCCC's answer to what it doesn't know, and PSCI's NOT_SUPPORTED.
@@ -47,8 +48,11 @@ const SUPPORTED: [u32; 11] = [
 
 /// Answers the call with this identifier, and x1.
 pub fn call(id: u32, x1: u64) -> Answer {
+    /// A 64-bit call. The arguments of the others are in w registers: bits 63:32 are ignored (DEN 0028 §3.1).
+    const SMC64: u32 = 1 << 30;
+    let x1 = if id & SMC64 == 0 { x1 & 0xffff_ffff } else { x1 };
     match id {
-        SMCCC_VERSION => Answer::Value(VERSION_1_2),
+        SMCCC_VERSION => Answer::Value(VERSION_1_3),
         SMCCC_ARCH_FEATURES => match x1 as u32 {
             SMCCC_VERSION | SMCCC_ARCH_FEATURES => SUCCESS,
             _ => NOT_SUPPORTED,
@@ -77,8 +81,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_smccc_1_2_and_psci_1_1() {
-        assert_eq!(call(0x8000_0000, 0), Answer::Value(0x1_0002));
+    fn versions_are_smccc_1_3_and_psci_1_1() {
+        assert_eq!(call(0x8000_0000, 0), Answer::Value(0x1_0003));
         assert_eq!(call(0x8400_0000, 0), Answer::Value(0x1_0001));
     }
 
@@ -104,6 +108,16 @@ mod tests {
         assert_eq!(call(0xc400_0003, 1), INVALID_PARAMETERS);
         assert_eq!(call(0xc400_0004, 0), Answer::Value(0));
         assert_eq!(call(0x8400_0006, 0), Answer::Value(2));
+    }
+
+    #[test]
+    fn only_a_64_bit_call_looks_at_all_of_x1() {
+        assert_eq!(call(0x8400_0003, 0xdead_beef_0000_0000), ALREADY_ON);
+        assert_eq!(call(0xc400_0003, 0xdead_beef_0000_0000), INVALID_PARAMETERS);
+        assert_eq!(call(0x8400_0004, 1 << 32), SUCCESS);
+        assert_eq!(call(0xc400_0004, 1 << 32), INVALID_PARAMETERS);
+        assert_eq!(call(0x8400_000a, 0xdead_beef_8400_0008), SUCCESS);
+        assert_eq!(call(0x8000_0001, 0xdead_beef_8000_0001), SUCCESS);
     }
 
     #[test]

@@ -79,7 +79,9 @@ fn random_call(rng: &mut Rng, ram: Area, memory: Area, room: Area) -> (u32, [u64
         Call::Start => {
             [x1, x2, if rng.below(8) == 0 { x4 } else { 4096 }, if rng.below(8) == 0 { x4 } else { 0 }, x5]
         }
-        Call::Status | Call::Faults => [pick(rng, &target), x2, x4, x4, x5],
+        // What a call doesn't have is zero, mostly.
+        Call::Features | Call::Stop => [0, 0, 0, 0, x5],
+        Call::Status | Call::Faults => [pick(rng, &target), x2, 0, 0, x5],
         _ => [x1, x2, pick(rng, &target), x4, x5],
     };
     (call.id(), args)

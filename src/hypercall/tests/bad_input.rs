@@ -108,7 +108,7 @@ fn mostly(right: Vec<u64>) -> impl Strategy<Value = u64> {
 
 fn a_step() -> impl Strategy<Value = Step> {
     let call = |call: Call, [a, b, c, d]: [u64; 4], e: u64, right: bool| {
-        Step::Call(call.id(), Box::new([a, b, c, d, e, 0]), right)
+        Step::Call(call.id(), Box::new([a, b, c, d, e]), right)
     };
     let start =
         (a_range(), mostly(vec![4096]), mostly(vec![0]), mostly(vec![0]), proptest::bool::weighted(0.8))
@@ -133,8 +133,8 @@ fn a_step() -> impl Strategy<Value = Step> {
     let known = select(Call::ALL.to_vec()).prop_map(Call::id);
     let any_id = prop_oneof![known, any::<u32>(), (0_u32..32).prop_map(|n| 0xc600_0000 | n)];
     // Where a buffer may lie in RAM that the fake machine lacks, its address comes from the others.
-    let anything = (any_id, any::<[u64; 2]>(), a_pointer(), any::<[u64; 3]>())
-        .prop_map(|(id, [_, b], p, [c, d, e])| Step::Call(id, Box::new([p, b, p, c, d, e]), false));
+    let anything = (any_id, any::<[u64; 2]>(), a_pointer(), any::<[u64; 2]>())
+        .prop_map(|(id, [_, b], p, [c, d])| Step::Call(id, Box::new([p, b, p, c, d]), false));
     prop_oneof![8 => start, 6 => of_log, 2 => stop, 2 => records, 2 => anything, 3 => Just(Step::SmmuFails)]
 }
 

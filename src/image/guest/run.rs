@@ -153,7 +153,7 @@ impl Guest<'_> {
     /// HVC: our own calls, or the guest's firmware.
     fn call(&mut self, host: &Host<'_>, smmus: &[RealSmmu], inbox: &mut Inbox) -> Option<Ending> {
         let x = &self.vcpu.x;
-        let (id, arguments) = (x[0] as u32, [x[1], x[2], x[3], x[4], x[5], x[6]]);
+        let (id, arguments) = (hypercall::function_id(x[0]), [x[1], x[2], x[3], x[4], x[5]]);
         if id == Call::Faults.id() {
             // What has happened is told even where its interrupt has not come yet.
             inbox.poll(smmus, &mut self.sink());

@@ -66,6 +66,7 @@ fn psci_and_hypercalls_are_reached_by_hvc() {
     assert_eq!(text_of("/psci", "compatible"), "arm,psci-1.0\0arm,psci-0.2\0");
     assert_eq!(text_of("/psci", "method"), "hvc\0");
     assert_eq!(text_of("/hypervisor", "compatible"), "strandline,strandline\0");
+    assert_eq!(text_of("/hypervisor", "method"), "hvc\0");
 }
 
 #[test]
