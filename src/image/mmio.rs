@@ -191,6 +191,14 @@ pub fn place_of_fault(esr: u64, far: u64, hpfar: u64) -> String {
 }
 
 impl MmioAccess {
+    /// Where in the `bytes` from `start` the access is; `None` where any of its bytes lies outside.
+    #[must_use]
+    pub fn offset_in(&self, start: Ipa, bytes: u64) -> Option<u64> {
+        let offset = self.ipa.0.checked_sub(start.0)?;
+        let end = offset.checked_add(self.width.bytes())?;
+        (end <= bytes).then_some(offset)
+    }
+
     /// The value a store stores: the access's bytes of the register, above them zero.
     #[must_use]
     pub fn stored(&self, registers: &[u64; 31]) -> u64 {

@@ -61,6 +61,7 @@ pub(super) fn create<'a>(
         streams,
         vtcr,
         told: 0,
+        told_exceptions: 0,
     })
 }
 

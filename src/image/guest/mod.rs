@@ -34,6 +34,8 @@ pub struct Guest<'a> {
     vtcr: u64,
     /// How many faults of its devices have been told on the console.
     told: u32,
+    /// How many exceptions it was given, as far as that is told.
+    told_exceptions: u32,
 }
 
 /// What all VMs share.
