@@ -48,6 +48,8 @@ mod vuart;
 
 // The machine itself.
 #[cfg(target_os = "none")]
+mod audit;
+#[cfg(target_os = "none")]
 mod banner;
 #[cfg(target_os = "none")]
 mod boot;

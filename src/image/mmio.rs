@@ -139,7 +139,7 @@ pub fn decode(esr: u64, far: u64, hpfar: u64) -> Result<MmioAccess, NotMmio> {
     if class != EC_DATA_ABORT_LOWER {
         return Err(NotMmio::OtherException(class as u8));
     }
-    if esr & S1PTW != 0 {
+    if is_walk(esr) {
         return Err(NotMmio::StageOneWalk);
     }
     match esr & 0x3f {
@@ -168,6 +168,13 @@ pub fn decode(esr: u64, far: u64, hpfar: u64) -> Result<MmioAccess, NotMmio> {
         sign_extend: esr & SSE != 0,
         sixty_four: esr & SF != 0,
     })
+}
+
+/// Whether it was the guest's own page tables that an abort found no memory for. Data and instruction aborts tell it in
+/// the same place.
+#[must_use]
+pub const fn is_walk(esr: u64) -> bool {
+    esr & S1PTW != 0
 }
 
 /// The faulting guest address: its page from HPFAR_EL2.FIPA (bits 47:4), the offset in the page from FAR_EL2.

@@ -25,6 +25,8 @@ mod ending;
 #[cfg(target_os = "none")]
 mod fuzz;
 #[cfg(target_os = "none")]
+mod marks;
+#[cfg(target_os = "none")]
 mod odd;
 #[cfg(target_os = "none")]
 mod pci;
@@ -32,6 +34,8 @@ mod pci;
 mod places;
 #[cfg(target_os = "none")]
 mod shadow;
+#[cfg(target_os = "none")]
+mod stage1;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
@@ -47,7 +51,9 @@ mod run {
     use guest_rt::reason::Checked;
     use guest_rt::{power, println, reason};
 
-    use crate::{aarch32, aborts, bad, calls, ending, fuzz, odd, pci, shadow, start, undefined, waiting};
+    use crate::{
+        aarch32, aborts, bad, calls, ending, fuzz, marks, odd, pci, shadow, stage1, start, undefined, waiting,
+    };
 
     guest_rt::guest_main!(main);
 
@@ -62,6 +68,7 @@ mod run {
         ("fault", ending::touches_what_is_not_there),
         ("fault-exec", ending::executes_a_device),
         ("fuzz", fuzz::random_calls_do_no_harm),
+        ("marks", marks::tells_and_leaves_marks),
         ("odd", odd::odd_instructions_are_answered),
         ("pci", pci::config_space_shows_own_devices),
         ("psci", calls::psci_and_smccc_answer),
@@ -70,8 +77,10 @@ mod run {
         ("shadow", shadow::every_round_reports_what_was_written),
         ("smc", calls::smc_is_not_supported),
         ("spam", ending::prints_much),
+        ("stage1", stage1::own_translation_may_point_anywhere),
         ("start", start::starts_once),
         ("undefined", undefined::what_a_guest_may_not_have_is_undefined),
+        ("walk-nowhere", stage1::walks_nowhere),
         ("walks", start::walks_blocks_then_pages_then_blocks),
         ("wfi", waiting::wfi_returns),
     ];

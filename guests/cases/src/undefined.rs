@@ -97,7 +97,7 @@ pub fn what_a_guest_may_not_have_is_undefined(guest: &Guest) -> Checked {
 }
 
 /// What CPACR_EL1 keeps from EL1 is the guest's own: EL2 is asked where that is open.
-fn open_extensions(bench: &Bench) -> Checked {
+pub fn open_extensions(bench: &Bench) -> Checked {
     let open = bench.run(&[msr(CPACR)], EL1H, [CPACR_OPEN, 0, 0, 0]);
     check!(open.esr == THROUGH, "CPACR_EL1 can't be written: ESR {:#x}", open.esr)
 }
@@ -160,7 +160,7 @@ pub fn every_register_goes_through_or_is_undefined(guest: &Guest) -> Checked {
 }
 
 /// Every op1, CRn, CRm and op2.
-fn encodings(op0: u32) -> impl Iterator<Item = [u32; 5]> {
+pub fn encodings(op0: u32) -> impl Iterator<Item = [u32; 5]> {
     (0..1 << 14).map(move |n| [op0, n >> 11, n >> 7 & 0xf, n >> 3 & 0xf, n & 7])
 }
 

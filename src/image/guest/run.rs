@@ -153,7 +153,8 @@ impl Guest<'_> {
                 class::DATA_ABORT => self.data_abort(host, esr, far, hpfar),
                 class::INSTRUCTION_ABORT => {
                     let place = mmio::place_of_fault(esr, far, hpfar);
-                    self.inject(Fault::Instruction { far }, format_args!("instruction fetch from {place}"))
+                    let by = if mmio::is_walk(esr) { "by page tables at" } else { "from" };
+                    self.inject(Fault::Instruction { far }, format_args!("instruction fetch {by} {place}"))
                 }
                 class::SYSTEM_REGISTER => self.system_register(esr),
                 // What is left are instructions that trap.
