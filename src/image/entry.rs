@@ -17,7 +17,7 @@ pub const CURRENT_EL2: u64 = 2 << 2;
 
 /// HCR_EL2 as long as no guest runs: the lower levels are AArch64 (RW, bit 31), interrupts and SErrors come to EL2
 /// (AMO 5, IMO 4, FMO 3), no VHE, no stage 2.
-const HCR_BOOT: u64 = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 3;
+pub const HCR_BOOT: u64 = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 3;
 
 /// A dynamic relocation (ELF64 `Elf64_Rela`) that adds the load address.
 const R_AARCH64_RELATIVE: u64 = 1027;
