@@ -44,12 +44,12 @@ impl Tree {
                 at = at.offset(count * PAGE_BYTES);
                 continue;
             }
-            if let Entry::Leaf(leaf) = entry {
-                if let Some(clean) = leaf_dirty(slot.word(memory), leaf.word, mode) {
-                    let whole = slot.range().filter(|_| mode != Harvest::Assume).unwrap_or(part);
-                    dirty(whole.start(), whole.pages());
-                    cleaned |= clean;
-                }
+            if let Entry::Leaf(leaf) = entry
+                && let Some(clean) = leaf_dirty(slot.word(memory), leaf.word, mode)
+            {
+                let whole = slot.range().filter(|_| mode != Harvest::Assume).unwrap_or(part);
+                dirty(whole.start(), whole.pages());
+                cleaned |= clean;
             }
             at = part.end();
         }
