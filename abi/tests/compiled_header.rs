@@ -16,8 +16,11 @@ const CPP: &[&str] = &["-std=c++17", "-xc++"];
 const COMPILERS: [(&str, &[&str]); 4] =
     [("cc", C), ("c++", CPP), ("aarch64-linux-gnu-gcc", C), ("aarch64-linux-gnu-g++", CPP)];
 
+/// A record: its name in the header, its bytes, its fields and where they lie.
+type Record = (&'static str, u64, &'static [(&'static str, usize)]);
+
 /// A program that is right where the records of the header are those of the crate.
-fn program(records: &[(&str, u64, &[(&str, usize)])]) -> String {
+fn program(records: &[Record]) -> String {
     let mut text = String::from(
         "#include \"strandline.h\"\n#include \"strandline.h\"\n#include <stddef.h>\n\
          #ifdef __cplusplus\n#define ASSERT static_assert\n#else\n#define ASSERT _Static_assert\n#endif\n",
@@ -56,7 +59,7 @@ fn compile(compiler: &str, language: &[&str], name: &str, program: &str) -> (Exi
     (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-fn records() -> [(&'static str, u64, &'static [(&'static str, usize)]); 2] {
+fn records() -> [Record; 2] {
     [
         ("log_status", LogStatus::BYTES, LogStatus::FIELDS),
         ("fault_record", FaultRecord::BYTES, FaultRecord::FIELDS),

@@ -40,6 +40,8 @@ mod psci;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod ram;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod sort;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod trapped;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod vpci;
