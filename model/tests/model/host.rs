@@ -7,10 +7,12 @@ use std::rc::Rc;
 use strandline::addr::Pa;
 use strandline::address_space::AddressSpace;
 use strandline::dirty_log::WriteFault;
-use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
+use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
 use strandline::smmu::Smmu;
 use strandline_model::{Machine, ModelWord, SmmuPort};
+
+use crate::frames::frames_of_machine;
 
 /// The driver on a host.
 pub type Driver<'a> = Smmu<'a, Host<'a>, SmmuPort>;
@@ -195,28 +197,10 @@ impl<'a> Memory for Host<'a> {
 }
 
 impl Frames for Host<'_> {
-    fn alloc(&self, order: u32) -> Option<FrameBlock> {
-        self.machine.alloc(order)
-    }
+    frames_of_machine!();
 
     fn free(&self, block: FrameBlock) {
         self.machine.free(block);
-    }
-
-    fn reserve(&self, count: usize) -> Result<FrameReserve, OutOfFrames> {
-        self.machine.reserve(count)
-    }
-
-    fn take(&self, reserve: &mut FrameReserve) -> Option<FrameBlock> {
-        self.machine.take(reserve)
-    }
-
-    fn unreserve(&self, reserve: FrameReserve) {
-        self.machine.unreserve(reserve);
-    }
-
-    fn free_frames(&self) -> usize {
-        self.machine.free_frames()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod broken;
 mod catches;
+mod frames;
 mod guest;
 mod host;
 mod life;
