@@ -32,6 +32,8 @@ pub enum Mischief {
     ViewReadWithoutBarrier,
     /// Of what is unmapped the dirty state is not seen.
     TableFreedUnread,
+    /// What could not be delivered does not come back into the log.
+    BitDroppedOnFailedDelivery,
 }
 
 const WRITE: u64 = 1 << 7;
@@ -45,6 +47,10 @@ struct Bell<'a> {
     blind: Cell<bool>,
     /// Barriers are left out.
     lax: Cell<bool>,
+    /// A delivery has failed.
+    failing: Cell<bool>,
+    /// Bits that are set while a delivery fails are lost.
+    forgetful: bool,
 }
 
 /// A word whose every access lets faults be answered first.
@@ -71,6 +77,11 @@ impl Bell<'_> {
         if let Some(host) = self.host.get() {
             host.answer_faults();
         }
+    }
+
+    /// Whether a bit that is set now is lost: handlers of faults, which run in between, set theirs.
+    fn forgets(&self) -> bool {
+        self.forgetful && self.failing.get() && !self.handling.get()
     }
 
     fn seen(&self, value: u64) -> u64 {
@@ -101,13 +112,14 @@ impl Word for HostWord<'_> {
 
     fn fetch_or(&self, mask: u64) -> u64 {
         self.bell.ring();
-        self.word.fetch_or(mask)
+        self.word.fetch_or(if self.bell.forgets() { 0 } else { mask })
     }
 }
 
 impl<'a> Host<'a> {
     pub fn new(machine: Machine, mischief: Mischief) -> Self {
-        let bell = Rc::new(Bell::default());
+        let forgetful = mischief == Mischief::BitDroppedOnFailedDelivery;
+        let bell = Rc::new(Bell { forgetful, ..Bell::default() });
         let word = |word: &ModelWord| HostWord { word: word.clone(), bell: Rc::clone(&bell) };
         let words = machine.all_words().iter().map(word).collect();
         let (space, recorded, denied) = (RefCell::new(None), Cell::new(0), Cell::new(0));
@@ -147,6 +159,13 @@ impl<'a> Host<'a> {
     /// Does `act`, which is where some kinds of mischief are done.
     pub fn unmapping<T>(&self, act: impl FnOnce() -> T) -> T {
         self.blind_for(Mischief::TableFreedUnread, act)
+    }
+
+    /// Does `act`, a sync or clear, which notes in what it is given that a delivery has failed.
+    pub fn delivering<T>(&self, act: impl FnOnce(&Cell<bool>) -> T) -> T {
+        let result = act(&self.bell.failing);
+        self.bell.failing.set(false);
+        result
     }
 
     fn blind_for<T>(&self, mischief: Mischief, act: impl FnOnce() -> T) -> T {

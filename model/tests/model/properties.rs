@@ -8,7 +8,8 @@ use crate::guest::{Met, Mix, live};
 use crate::host::Mischief;
 use crate::life::seeds_to_soak;
 
-const EVEN: Mix = Mix { exhaust: 64, remap: 96, replug: 64, toggle: 48 };
+const EVEN: Mix =
+    Mix { exhaust: 64, remap: 96, replug: 64, toggle: 48, undelivered: 128, death: 0, mixed: 128 };
 /// Steps of a life.
 const STEPS: u64 = 60;
 /// Seeds within which mischief must be caught.
@@ -89,6 +90,11 @@ fn all_or_nothing() {
 }
 
 #[test]
+fn hardware_that_stops_answering_makes_the_log_untrusted() {
+    lives(60_000..60_120, Mix { death: 96, ..EVEN }, machine);
+}
+
+#[test]
 fn write_faults_of_several_vcpus_lose_nothing_and_end() {
     let met = lives(50_000..50_080, EVEN, write_protecting);
     assert!(met.faults_answered > 4_500 && met.syncs > 700 && met.tally.cpu_writes > 100_000);
@@ -120,6 +126,11 @@ fn view_that_is_read_without_a_dsb_before_loses() {
 #[test]
 fn table_that_is_freed_without_a_second_read_loses() {
     assert!(caught(Mischief::TableFreedUnread, exact).contains("lost"));
+}
+
+#[test]
+fn bit_that_is_dropped_where_its_delivery_fails_is_lost() {
+    assert!(caught(Mischief::BitDroppedOnFailedDelivery, exact).contains("lost"));
 }
 
 /// As `life::soak`, of random lives.

@@ -22,32 +22,54 @@ pub(super) fn region(i: usize) -> Region {
 }
 
 impl Guest<'_> {
+    /// The pages of `range` that are mapped and logged enter the log of `source` dirty.
+    pub(super) fn enter_dirty(&self, source: Source, range: IpaRange) {
+        let Some(logged) = self.log.range().and_then(|l| l.intersection(range)) else { return };
+        let mapped = (0..4).filter(|i| self.mapped[*i]);
+        for part in mapped.filter_map(|i| region(i).range.intersection(logged)) {
+            self.machine().enters_dirty(source, part);
+        }
+    }
+
     pub(super) fn remap(&mut self) -> Outcome {
-        let hole = (0..4).find(|i| !self.mapped[*i]);
+        let hole = (0..4).find(|i| !self.mapped[*i] && !self.lost[*i]);
         if let Some(hole) = hole
             && self.dice.chance(640)
         {
             return self.map(hole);
         }
         let i = self.dice.below(4) as usize;
+        if !self.mapped[i] || self.mapped.iter().filter(|m| **m).count() < 2 {
+            return Ok(());
+        }
+        self.unmap(i)
+    }
+
+    fn unmap(&mut self, i: usize) -> Outcome {
         let Region { range, pa, .. } = region(i);
-        if !self.mapped[i] {
-            return Ok(());
-        }
-        if self.mapped.iter().filter(|m| **m).count() < 2 {
-            return Ok(());
-        }
         self.exhaust();
         self.machine().set_unmapped(range, true);
-        let unmapped = self.host.unmapping(|| self.host.space_mut().unmap(self.host, range));
-        unmapped.map_err(|e| format!("unmap failed: {e}"))?;
-        self.machine().reuse_memory(pa, range.bytes());
+        let answered = self.answers();
+        match self.host.unmapping(|| self.host.space_mut().unmap(self.host, range)) {
+            Ok(()) => self.machine().reuse_memory(pa, range.bytes()),
+            Err(SpaceError::View(_)) if self.excused(answered) => {
+                // Devices may still reach the memory: nobody else gets it.
+                self.lost[i] = true;
+                self.suspect |= self.is_on();
+                self.met.dead_unmaps += 1;
+                self.quarantine();
+            }
+            Err(error) => return Err(format!("unmap failed: {error}")),
+        }
+        if self.assumes() {
+            self.enter_dirty(Source::Dma, range);
+        }
         self.mapped[i] = false;
         self.met.unmaps_under_log += u64::from(self.is_on());
         Ok(())
     }
 
-    pub(super) fn map(&mut self, i: usize) -> Outcome {
+    fn map(&mut self, i: usize) -> Outcome {
         self.exhaust();
         let before = self.snapshot();
         let mapped = self.host.space_mut().map(self.host, region(i));
@@ -60,21 +82,38 @@ impl Guest<'_> {
             Err(error) => return Err(format!("map failed: {error}")),
         }
         self.machine().set_unmapped(region(i).range, false);
-        for source in [Source::Cpu, Source::Dma] {
-            self.machine().enters_dirty(source, region(i).range);
-        }
         self.mapped[i] = true;
+        self.enter_dirty(Source::Cpu, region(i).range);
+        if self.views.iter().any(Option::is_some) {
+            self.enter_dirty(Source::Dma, region(i).range);
+        }
         self.met.maps_under_log += u64::from(self.is_on());
         Ok(())
     }
 
-    pub(super) fn el2_writes(&mut self) {
-        let page = self.dice.part(self.all()).start();
-        if (0..4).any(|i| self.mapped[i] && region(i).range.contains(page)) {
-            self.machine().el2_wrote(page);
-            let written = IpaRange::new(page, PAGE).expect("a page");
-            self.host.space().mark_written(self.host, written);
-            self.met.el2_writes += 1;
+    /// EL2 writes into the guest's memory, and tells the log; now and then the log is read in between.
+    pub(super) fn el2_writes(&mut self) -> Outcome {
+        let Some(page) = self.el2_stores() else { return Ok(()) };
+        if self.is_on() && self.dice.chance(256) {
+            self.sync()?;
         }
+        self.el2_tells(page);
+        Ok(())
+    }
+
+    /// EL2 stores into a page of the guest's; the page.
+    pub(super) fn el2_stores(&mut self) -> Option<Ipa> {
+        let page = self.dice.part(self.all()).start();
+        let mapped = (0..4).any(|i| self.mapped[i] && region(i).range.contains(page));
+        mapped.then(|| self.machine().el2_stores(page))?;
+        Some(page)
+    }
+
+    /// EL2 tells the log that it has stored into `page`: with that its write has completed.
+    pub(super) fn el2_tells(&mut self, page: Ipa) {
+        let written = IpaRange::new(page, PAGE).expect("a page");
+        self.host.space().mark_written(self.host, written);
+        self.machine().el2_wrote(page);
+        self.met.el2_writes += 1;
     }
 }

@@ -15,6 +15,12 @@ pub struct Mix {
     pub replug: u64,
     /// The log is started or stopped.
     pub toggle: u64,
+    /// A sync or clear whose consumer fails.
+    pub undelivered: u64,
+    /// The SMMU stops answering.
+    pub death: u64,
+    /// A device that comes may write unseen.
+    pub mixed: u64,
 }
 
 /// What was met.
@@ -36,6 +42,17 @@ pub struct Met {
     pub detaches_under_log: u64,
     pub el2_writes: u64,
     pub faults_answered: u64,
+    pub el2_writes_across_starts: u64,
+    pub failed_deliveries: u64,
+    pub weakened: u64,
+    pub weaker_refused: u64,
+    pub deaths: u64,
+    pub untrusted_syncs: u64,
+    pub dead_starts: u64,
+    pub dead_stops: u64,
+    pub dead_unmaps: u64,
+    pub dead_detaches: u64,
+    pub quarantined: u64,
 }
 
 impl AddAssign for Met {
@@ -56,5 +73,16 @@ impl AddAssign for Met {
         self.detaches_under_log += other.detaches_under_log;
         self.el2_writes += other.el2_writes;
         self.faults_answered += other.faults_answered;
+        self.el2_writes_across_starts += other.el2_writes_across_starts;
+        self.failed_deliveries += other.failed_deliveries;
+        self.weakened += other.weakened;
+        self.weaker_refused += other.weaker_refused;
+        self.deaths += other.deaths;
+        self.untrusted_syncs += other.untrusted_syncs;
+        self.dead_starts += other.dead_starts;
+        self.dead_stops += other.dead_stops;
+        self.dead_unmaps += other.dead_unmaps;
+        self.dead_detaches += other.dead_detaches;
+        self.quarantined += other.quarantined;
     }
 }

@@ -1,7 +1,9 @@
 //! A VM whose log, memory and devices come and go at random, and all that is checked of it.
 
+mod delivery;
 mod devices;
 mod dice;
+mod hardware;
 mod log;
 mod memory;
 mod met;
@@ -9,17 +11,19 @@ mod reading;
 mod refused;
 mod snapshot;
 
-use strandline::addr::{IpaRange, Vmid};
+use strandline::addr::IpaRange;
 use strandline::address_space::AddressSpace;
 use strandline::dirty_log::DirtyLog;
 use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{Barrier, Cpu, Tlbi};
+use strandline::smmu::{Options, Smmu};
 use strandline::stage2::Format;
 use strandline_abi::{CpuTier, DmaTier, LogState};
 use strandline_model::{Machine, Parameters, Window};
 
 use crate::host::{Driver, Host, Mischief};
-use crate::vm::{CPU_VMID, RAM, STREAMS, bring_up, quiet};
+use crate::vm::{CPU_VMID, RAM, STREAMS, options, quiet};
+use devices::Plugged;
 use dice::Dice;
 use memory::{REGIONS, pages_of, region};
 pub use met::{Met, Mix};
@@ -35,9 +39,17 @@ struct Guest<'a> {
     tier: DmaTier,
     mix: Mix,
     vcpus: usize,
-    /// Index and VMID of the view of each stream.
-    views: [Option<(usize, Vmid)>; 2],
+    /// The view of each stream.
+    views: [Option<Plugged>; 2],
     mapped: [bool; 4],
+    /// Regions whose unmapping hardware did not complete.
+    lost: [bool; 4],
+    /// The SMMU does not answer, or soon will not.
+    silent: bool,
+    /// Something the log relies on did not complete: no sync may say that all is well.
+    suspect: bool,
+    /// Table frames that are never used again.
+    quarantined: usize,
     hoard: Vec<FrameBlock>,
     dice: Dice,
     met: Met,
@@ -66,6 +78,10 @@ impl<'a> Guest<'a> {
             vcpus: parameters.pes.count,
             views,
             mapped,
+            lost: [false; 4],
+            silent: false,
+            suspect: false,
+            quarantined: 0,
             hoard: vec![],
             dice,
             met: Met::default(),
@@ -115,6 +131,7 @@ impl<'a> Guest<'a> {
 
     /// One random thing, and what is to be true after it.
     fn step(&mut self) -> Outcome {
+        self.fate();
         let kinds = [self.mix.toggle, self.mix.remap, self.mix.replug, 96, 256];
         let mut die = self.dice.below(1024);
         let kind = kinds.iter().position(|k| {
@@ -123,14 +140,14 @@ impl<'a> Guest<'a> {
             hit
         });
         match kind {
-            Some(0) if self.is_on() => self.stop()?,
+            Some(0) if self.log.state() != LogState::Off => self.stop()?,
             Some(0) => self.start()?,
             Some(1) => self.remap()?,
             Some(2) => self.replug()?,
-            Some(3) => self.el2_writes(),
+            Some(3) => self.el2_writes()?,
             Some(4) => self.be_refused()?,
-            _ if self.is_on() && self.dice.chance(256) => self.clear()?,
-            _ if self.is_on() => self.sync()?,
+            _ if self.log.state() == LogState::Untrusted && self.dice.chance(256) => self.stop()?,
+            _ if self.log.state() != LogState::Off => self.read()?,
             _ => self.start()?,
         }
         self.relent();
@@ -155,8 +172,9 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Ends the log and the VM; all frames come back.
+    /// Ends the log and the VM; all frames come back, but for those that hardware may still use.
     fn end(mut self, baseline: usize) -> Result<Met, String> {
+        self.wait_for_answers()?;
         if self.log.state() != LogState::Off {
             self.stop()?;
         }
@@ -171,10 +189,17 @@ impl<'a> Guest<'a> {
         space.free(self.host);
         self.check()?;
         let free = self.machine().free_frames();
-        if free != baseline {
-            return Err(format!("half done: {baseline} frames were free before the VM, {free} after it"));
+        let quarantined = self.quarantined;
+        if free + quarantined != baseline {
+            return Err(format!(
+                "half done: {baseline} frames were free before the VM, {free} after it, {quarantined} quarantined"
+            ));
         }
         let statistics = self.log.statistics();
+        if statistics.pages_reported != self.met.reported {
+            return Err(format!("{} pages reported by {statistics:?}", self.met.reported));
+        }
+        self.met.quarantined = quarantined as u64;
         self.met.splits = statistics.blocks_split;
         self.met.merges = statistics.blocks_merged;
         self.met.faults_answered = self.host.recorded.get();
@@ -186,7 +211,9 @@ impl<'a> Guest<'a> {
 /// A whole life of `steps` random steps on the machine of `parameters`.
 pub fn live(parameters: Parameters, mischief: Mischief, mix: Mix, steps: u64) -> Result<Met, String> {
     let host = Host::new(Machine::new(parameters), mischief);
-    let smmu = bring_up(&host, host.machine.smmu());
+    // Long enough for whoever answers at all.
+    let options = Options { timeout_us: 500, ..options() };
+    let smmu = Smmu::new(&host, host.machine.smmu(), &options).map_err(|e| e.to_string())?;
     let mut guest = Guest::new(&host, &smmu, &parameters, mix);
     let space = host.space();
     let tables = space.cpu_view().tree.tables() + space.dma_totals().1;

@@ -22,24 +22,30 @@ pub(super) struct Snapshot {
     words: Vec<(u64, u64)>,
 }
 
-fn collect_words(machine: &Machine, tree: &Tree) -> Vec<(u64, u64)> {
-    let mut words = vec![];
+/// The tables of `tree`, and their levels.
+pub(super) fn tables_of(machine: &Machine, tree: &Tree) -> Vec<(Pa, u8)> {
     let mut tables = vec![(tree.root(), tree.format().start_level())];
-    while let Some((table, level)) = tables.pop() {
-        for i in 0..512 {
-            let at = table.offset(i * 8);
-            let word = machine.peek(at);
-            // The root of this format has 64 entries; what lies behind them is not the tree's.
-            if word & 1 == 0 || level == tree.format().start_level() && i >= 64 {
-                continue;
-            }
-            words.push((at.0, word));
-            if level < 3 && word & 2 != 0 {
-                tables.push((Pa(word & 0xffff_ffff_f000), level + 1));
-            }
-        }
+    let mut next = 0;
+    while let Some(&(table, level)) = tables.get(next) {
+        let entries = words_of(machine, tree, table, level);
+        let below = entries.into_iter().filter(|(_, word)| level < 3 && word & 2 != 0);
+        tables.extend(below.map(|(_, word)| (Pa(word & 0xffff_ffff_f000), level + 1)));
+        next += 1;
     }
-    words
+    tables
+}
+
+/// Where the valid entries of a table of `tree` stand, and what they are.
+fn words_of(machine: &Machine, tree: &Tree, table: Pa, level: u8) -> Vec<(u64, u64)> {
+    // The root of this format has 64 entries; what lies behind them is not the tree's.
+    let entries = if level == tree.format().start_level() { 64 } else { 512 };
+    let words = (0..entries).map(|i| table.offset(i * 8)).map(|at| (at.0, machine.peek(at)));
+    words.filter(|(_, word)| word & 1 != 0).collect()
+}
+
+fn collect_words(machine: &Machine, tree: &Tree) -> Vec<(u64, u64)> {
+    let tables = tables_of(machine, tree);
+    tables.into_iter().flat_map(|(table, level)| words_of(machine, tree, table, level)).collect()
 }
 
 impl Guest<'_> {
