@@ -4,6 +4,7 @@ use core::fmt;
 
 use strandline_abi::{DmaTier, LogSource};
 
+use super::start::is_supported;
 use super::{DirtyLog, Phase};
 use crate::addr::{PageSize, Vmid};
 use crate::address_space::{AddressSpace, SpaceError};
@@ -17,6 +18,8 @@ pub enum AttachError {
     Changing,
     /// The view would weaken the log that is on to this tier, and the caller did not allow that.
     Weaker(DmaTier),
+    /// The log that is on can't know writes in this way.
+    NoTier(DmaTier),
     /// There is no DMA view with this index.
     NoSuchView(usize),
     /// The address space can't take the view; nothing was changed.
@@ -32,6 +35,7 @@ impl fmt::Display for AttachError {
             Self::Weaker(tier) => {
                 write!(f, "the device would weaken the log that is on to '{tier}': allow that")
             }
+            Self::NoTier(tier) => write!(f, "logging by tier '{tier}' is not supported"),
             Self::NoSuchView(index) => write!(f, "there is no DMA view {index}"),
             Self::Space(error) => error.fmt(f),
             Self::View(error) => error.fmt(f),
@@ -73,6 +77,9 @@ impl DirtyLog {
             Phase::On(on) => on,
             Phase::Starting(_) | Phase::Stopping(_) => return Err(AttachError::Changing),
         };
+        if !is_supported(tier) {
+            return Err(AttachError::NoTier(tier));
+        }
         let weaker = space.dma_tier() != DmaTier::None && tier.code() > space.dma_tier().code();
         if weaker && weakening == Weakening::Refused {
             return Err(AttachError::Weaker(tier));
@@ -81,7 +88,7 @@ impl DirtyLog {
         let roots = on.range.bytes().div_ceil(PageSize::Size2M.bytes()) + 2;
         let frames = Retired::frames_for(usize::try_from(roots).unwrap_or(usize::MAX));
         let reserve = platform.reserve(frames).map_err(|lack| AttachError::Space(lack.into()))?;
-        match space.add_dma_view(platform, walker, tier) {
+        match space.insert_dma_view(platform, walker, tier) {
             Ok(index) => {
                 on.dma_retired[index] = Some(Retired::new(reserve));
                 Ok(index)

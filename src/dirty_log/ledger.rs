@@ -22,14 +22,19 @@ impl Ledger {
         2 << Bitmap::order(pages)
     }
 
-    /// An empty one for `range`; `None` where there is no memory for it.
-    pub fn new(platform: &(impl Memory + Frames), range: IpaRange) -> Option<Self> {
+    /// Memory for one for `range`, of use when [`Ledger::empty_frame`] has been through it; `None` where there is none.
+    pub fn new(platform: &impl Frames, range: IpaRange) -> Option<Self> {
         let cpu = Bitmap::new(platform, range.pages())?;
         let Some(dma) = Bitmap::new(platform, range.pages()) else {
             cpu.free(platform);
             return None;
         };
         Some(Self { range, cpu, dma })
+    }
+
+    /// Empties frame `frame` of both bitmaps; `false` where they have none such.
+    pub fn empty_frame(&self, memory: &impl Memory, frame: u64) -> bool {
+        self.cpu.empty(memory, frame) && self.dma.empty(memory, frame)
     }
 
     /// Gives its memory back.

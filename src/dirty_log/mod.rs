@@ -27,7 +27,7 @@ pub use sync::{Cleared, Delivery, Synced};
 use crate::addr::{IpaRange, PAGE_BYTES};
 use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
 use crate::hw::Platform;
-use crate::stage2::{Merge, Retired, Split};
+use crate::stage2::{Count, Merge, Retired, Split, ViewError};
 
 /// The range a sync or clear handles in one call at the most: its bitmap is one 4 KiB page.
 pub const STEP_PAGES: u64 = 8 * PAGE_BYTES;
@@ -38,7 +38,7 @@ pub struct DirtyLog {
     phase: Phase,
     cpu_tier: CpuTier,
     statistics: Statistics,
-    /// Blocks split by the start under way, or else the last one.
+    /// Blocks split by the last start that ended.
     split_by_start: u64,
 }
 
@@ -84,18 +84,53 @@ struct On {
 /// A start under way.
 #[derive(Debug)]
 struct Starting {
-    on: On,
-    cpu: Option<Split>,
-    dma: [Option<Split>; MAX_DMA_VIEWS],
+    range: IpaRange,
+    stage: Stage,
     steps: u64,
+    /// Blocks split so far.
+    blocks: u64,
 }
 
-/// A stop under way.
+/// How far a start has come.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a log holds one of them, and there is no heap to put the larger on"
+)]
+enum Stage {
+    /// What it will take is being counted: nothing has been taken.
+    Counting(Counting),
+    /// Everything has been taken; views are being split.
+    Splitting(Splitting),
+}
+
+/// What the views need, counted one after the other.
+#[derive(Debug)]
+struct Counting {
+    cpu: Count,
+    dma: [Option<Count>; MAX_DMA_VIEWS],
+}
+
+/// The splits of the views, one after the other.
+#[derive(Debug)]
+struct Splitting {
+    on: On,
+    /// Until its bitmaps are empty, and how many frames of each are.
+    ledger: Option<(Ledger, u64)>,
+    cpu: Option<Split>,
+    dma: [Option<Split>; MAX_DMA_VIEWS],
+}
+
+/// A stop under way, or a start that is being undone.
 #[derive(Debug)]
 struct Stopping {
     on: On,
     cpu: Option<Merge>,
     dma: [Option<Merge>; MAX_DMA_VIEWS],
+    /// The DMA views have been invalidated: what was merged in them is being freed.
+    invalidated: bool,
+    /// Why a start is being undone.
+    abandoned: Option<ViewError>,
     steps: u64,
 }
 
@@ -104,6 +139,19 @@ impl On {
         for retired in self.dma_retired.into_iter().flatten().chain([self.cpu_retired]) {
             retired.end(platform);
         }
+    }
+}
+
+impl Splitting {
+    /// Gives back what the splits have not used.
+    fn end(self, platform: &impl Platform) -> On {
+        if let Some((ledger, _)) = self.ledger {
+            ledger.free(platform);
+        }
+        for split in self.dma.into_iter().flatten().chain(self.cpu) {
+            split.end(platform);
+        }
+        self.on
     }
 }
 
@@ -131,9 +179,8 @@ impl DirtyLog {
     pub const fn range(&self) -> Option<IpaRange> {
         match &self.phase {
             Phase::Off => None,
-            Phase::Starting(Starting { on, .. }) | Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => {
-                Some(on.range)
-            }
+            Phase::Starting(starting) => Some(starting.range),
+            Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => Some(on.range),
         }
     }
 
@@ -153,17 +200,12 @@ impl DirtyLog {
     /// VMIDs of the VM's views have been invalidated since. The views are freed apart, as they are.
     pub fn dismantle(self, platform: &impl Platform) {
         let mut on = match self.phase {
-            Phase::Off => return,
+            Phase::Off | Phase::Starting(Starting { stage: Stage::Counting(_), .. }) => return,
             Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => on,
-            Phase::Starting(starting) => {
-                for split in starting.dma.into_iter().flatten().chain(starting.cpu) {
-                    split.end(platform);
-                }
-                starting.on
-            }
+            Phase::Starting(Starting { stage: Stage::Splitting(splitting), .. }) => splitting.end(platform),
         };
         for retired in on.dma_retired.iter_mut().flatten().chain([&mut on.cpu_retired]) {
-            retired.free(platform);
+            retired.free(platform, u64::MAX);
         }
         on.free(platform);
     }

@@ -146,12 +146,9 @@ fn collect<P: Platform, D: DmaTlb>(
         }
     }
     if flags.names(LogSource::Dma) {
+        collect_dma_updates(platform, space)?;
         for dma in space.dma_views() {
-            let hardware = dma.tier == DmaTier::Hardware;
-            if hardware {
-                dma.view.walker.collect_updates(platform)?;
-            }
-            let mode = if hardware { mode } else { Harvest::Assume };
+            let mode = if dma.tier == DmaTier::Hardware { mode } else { Harvest::Assume };
             let (mut cleaned, mut hull) = (false, None);
             for range in ranges.clone() {
                 cleaned |= dma.view.tree.harvest(platform, range, mode, |at, n| {
@@ -162,6 +159,21 @@ fn collect<P: Platform, D: DmaTlb>(
             if cleaned && let Some((first, end)) = hull {
                 dma.view.walker.invalidate_leaves(platform, &dma.view.tree, first, end)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the updates of all SMMUs that keep dirty state visible: one CMD_SYNC each, however many views are behind it.
+fn collect_dma_updates<P: Platform, D: DmaTlb>(
+    platform: &P,
+    space: &AddressSpace<'_, D>,
+) -> Result<(), ViewError> {
+    let walkers =
+        || space.dma_views().filter(|dma| dma.tier == DmaTier::Hardware).map(|dma| &dma.view.walker);
+    for (index, walker) in walkers().enumerate() {
+        if !walkers().take(index).any(|before| core::ptr::eq(before.tlb, walker.tlb)) {
+            walker.collect_updates(platform)?;
         }
     }
     Ok(())

@@ -46,6 +46,18 @@ fn a_device_that_would_weaken_the_log_is_refused_unless_the_caller_accepts() {
 }
 
 #[test]
+fn a_view_of_a_tier_that_a_log_cannot_have_is_refused_whatever_the_caller_accepts() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
+    for tier in [DmaTier::Stall, DmaTier::Digest] {
+        let free = fake.free_frames();
+        let attached = log.attach_view(&fake, &mut space, walker(&tlb, 3), tier, Weakening::Accepted);
+        assert_eq!((attached, fake.free_frames()), (Err(AttachError::NoTier(tier)), free));
+    }
+}
+
+#[test]
 fn a_view_is_read_once_more_between_its_last_invalidation_and_the_end_of_its_frames() {
     let (fake, tlb) = (Fake::new(256), FakeTlb::default());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);

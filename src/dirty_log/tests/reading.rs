@@ -105,6 +105,21 @@ fn a_clearing_sync_of_dma_writes_orders_cmd_sync_barrier_walk_invalidation_deliv
 }
 
 #[test]
+fn a_sync_takes_one_cmd_sync_for_each_smmu_before_any_view_is_read() {
+    let (fake, tlb, other) = (Fake::new(256), FakeTlb::default(), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    for (vmid, tlb) in [(3, &tlb), (4, &other)] {
+        let walker = DmaWalker { tlb, vmid: Vmid(vmid), coherent: true };
+        space.add_dma_view(&fake, walker, DmaTier::Hardware).unwrap();
+    }
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    assert_eq!(sync(&mut log, &fake, &space, all, DMA), Ok(vec![]));
+    let synced = [Event::Mark("CMD_SYNC"), Event::Barrier(Barrier::DsbSy)];
+    assert_eq!(take_trace(), [synced, synced].concat());
+}
+
+#[test]
 fn a_sync_that_cleans_nothing_invalidates_nothing() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);

@@ -74,9 +74,7 @@ impl Guest<'_> {
     fn refused_view(&mut self, error: AttachError, weaker: bool, vmid: Vmid, before: &Snapshot) -> Outcome {
         match error {
             AttachError::Weaker(DmaTier::Assume) if weaker => self.met.weaker_refused += 1,
-            AttachError::Space(SpaceError::NoRoot | SpaceError::Map(MapError::OutOfFrames(_)))
-                if !self.hoard.is_empty() =>
-            {
+            AttachError::Space(SpaceError::Map(MapError::OutOfFrames(_))) if !self.hoard.is_empty() => {
                 self.met.other_refusals += 1;
             }
             _ => return Err(format!("attach failed: {error}")),
