@@ -14,6 +14,8 @@ pub(crate) struct Ledger {
     range: IpaRange,
     cpu: Bitmap,
     dma: Bitmap,
+    /// Writes may have gone past it.
+    incomplete: bool,
 }
 
 impl Ledger {
@@ -29,7 +31,7 @@ impl Ledger {
             cpu.free(platform);
             return None;
         };
-        Some(Self { range, cpu, dma })
+        Some(Self { range, cpu, dma, incomplete: false })
     }
 
     /// Empties frame `frame` of both bitmaps; `false` where they have none such.
@@ -41,6 +43,16 @@ impl Ledger {
     pub fn free(self, platform: &impl Frames) {
         self.cpu.free(platform);
         self.dma.free(platform);
+    }
+
+    /// Notes that writes may go past it from now on: an invalidation did not complete.
+    pub const fn distrust(&mut self) {
+        self.incomplete = true;
+    }
+
+    /// Whether writes may have gone past it.
+    pub const fn is_incomplete(&self) -> bool {
+        self.incomplete
     }
 
     /// The logged range.

@@ -131,7 +131,10 @@ impl Guest<'_> {
             Err(AttachError::View(_)) if self.excused(answered) => {
                 self.met.dead_detaches += 1;
                 self.quarantined += linked as usize;
-                self.suspect |= self.is_on();
+                if self.log.state() == LogState::On {
+                    return Err("trusted: a log one of whose views is gone unread".to_owned());
+                }
+                self.machine().log_stopped();
                 return Ok(());
             }
             _ => return Err(format!("detach failed: {detached:?}")),

@@ -21,13 +21,15 @@ impl Guest<'_> {
             self.machine().fail_next_hold();
         }
         self.machine().log_start_begins();
-        let (mut step, mut writing) = (0, None);
+        let (mut step, mut writing, mut late) = (0, None, 0);
         loop {
             let answered = self.answers();
             let progress = self.log.start(self.host, &mut self.host.space_mut(), range, step);
             match progress {
                 Ok(Progress::Done) => break,
                 Ok(Progress::More(next)) => step = next,
+                // Its undoing waits for a vCPU.
+                Err(LogError::NotHeld) if late < HOLDS => late += 1,
                 Err(LogError::Abandoned(ViewError::HoldTimeout)) => {
                     return self.abandoned(&before, quarantined);
                 }

@@ -55,7 +55,7 @@ impl Guest<'_> {
             Err(SpaceError::View(_)) if self.excused(answered) => {
                 // Devices may still reach the memory: nobody else gets it.
                 self.lost[i] = true;
-                self.suspect |= self.is_on();
+                self.suspect |= self.is_on() && self.log.range().is_some_and(|l| l.overlaps(range));
                 self.met.dead_unmaps += 1;
                 self.quarantine();
             }
