@@ -7,5 +7,6 @@ mod guest;
 mod host;
 mod life;
 mod properties;
+mod ranges;
 mod rules;
 mod vm;

@@ -88,6 +88,7 @@ impl Guest<'_> {
 
     /// Sends a stream through its view. Where the SMMU is silent the stream aborts, and its device rests.
     fn go_through(&mut self, stream: usize, index: usize, vmid: Vmid) -> Outcome {
+        self.fate();
         let config = self.config(index, vmid);
         let ste = self.smmu.view(&config).map_err(|e| e.to_string())?;
         let answered = self.answers();
@@ -121,6 +122,7 @@ impl Guest<'_> {
             Err(_) if self.excused(answered) => return Ok(()),
             result => result.map_err(|e| e.to_string())?,
         }
+        self.fate();
         let (linked, _) = self.tables(view.index);
         let answered = self.answers();
         let detached =

@@ -21,10 +21,12 @@ impl Guest<'_> {
             self.machine().fail_next_hold();
         }
         self.machine().log_start_begins();
-        let (mut step, mut writing, mut late) = (0, None, 0);
+        // Where the SMMU was silent once, the start ends so, though it may take calls to undo it.
+        let (mut step, mut writing, mut late, mut excused) = (0, None, 0, false);
         loop {
             let answered = self.answers();
             let progress = self.log.start(self.host, &mut self.host.space_mut(), range, step);
+            excused |= self.excused(answered);
             match progress {
                 Ok(Progress::Done) => break,
                 Ok(Progress::More(next)) => step = next,
@@ -33,7 +35,7 @@ impl Guest<'_> {
                 Err(LogError::Abandoned(ViewError::HoldTimeout)) => {
                     return self.abandoned(&before, quarantined);
                 }
-                Err(LogError::Abandoned(_) | LogError::Untrusted) if self.excused(answered) => {
+                Err(LogError::Abandoned(_) | LogError::Untrusted) if excused => {
                     self.met.dead_starts += 1;
                     self.quarantine();
                     return self.abandoned(&before, quarantined);
@@ -42,6 +44,7 @@ impl Guest<'_> {
             }
             let pause = self.dice.below(100);
             self.host.run(pause);
+            self.fate();
             if self.dice.chance(64) {
                 self.be_refused()?;
             }
@@ -120,6 +123,7 @@ impl Guest<'_> {
             }
             let pause = self.dice.below(100);
             self.host.run(pause);
+            self.fate();
         }
     }
 }

@@ -154,6 +154,10 @@ impl<'a> Guest<'a> {
         let pause = self.dice.below(300);
         self.host.run(pause);
         self.smmu.drain_events(|_| ());
+        let (told, weakest) = (self.log.tiers(&self.host.space()).dma, self.weakest());
+        if told != weakest {
+            return Err(format!("the devices' tier is {weakest}, and the log says {told}"));
+        }
         self.check()
     }
 
@@ -174,6 +178,7 @@ impl<'a> Guest<'a> {
 
     /// Ends the log and the VM; all frames come back, but for those that hardware may still use.
     fn end(mut self, baseline: usize) -> Result<Met, String> {
+        self.mix = Mix::default();
         self.wait_for_answers()?;
         if self.log.state() != LogState::Off {
             self.stop()?;
