@@ -32,11 +32,15 @@ pub enum Mischief {
     ViewReadWithoutBarrier,
     /// Of what is unmapped the dirty state is not seen.
     TableFreedUnread,
+    /// Pages that are mapped are mapped clean.
+    MappedClean,
     /// What could not be delivered does not come back into the log.
     BitDroppedOnFailedDelivery,
 }
 
 const WRITE: u64 = 1 << 7;
+/// Bits that every leaf for RAM has, whatever its state: DBM, MemAttr, S2AP\[0\], SH, AF, valid.
+const RAM_LEAF: u64 = 1 << 51 | 0x77d;
 
 /// What a host and its words share.
 #[derive(Default)]
@@ -47,6 +51,8 @@ struct Bell<'a> {
     blind: Cell<bool>,
     /// Barriers are left out.
     lax: Cell<bool>,
+    /// Leaves are stored clean.
+    washing: Cell<bool>,
     /// A delivery has failed.
     failing: Cell<bool>,
     /// Bits that are set while a delivery fails are lost.
@@ -84,6 +90,11 @@ impl Bell<'_> {
         self.forgetful && self.failing.get() && !self.handling.get()
     }
 
+    /// What is stored in place of `value`.
+    fn washed(&self, value: u64) -> u64 {
+        if self.washing.get() && value & RAM_LEAF == RAM_LEAF { value & !WRITE } else { value }
+    }
+
     fn seen(&self, value: u64) -> u64 {
         if self.blind.get() { value & !WRITE } else { value }
     }
@@ -97,7 +108,7 @@ impl Word for HostWord<'_> {
 
     fn store(&self, value: u64) {
         self.bell.ring();
-        self.word.store(value);
+        self.word.store(self.bell.washed(value));
     }
 
     fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
@@ -161,6 +172,14 @@ impl<'a> Host<'a> {
         self.blind_for(Mischief::TableFreedUnread, act)
     }
 
+    /// Does `act`, which is where some kinds of mischief are done.
+    pub fn mapping<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.bell.washing.set(self.mischief == Mischief::MappedClean);
+        let result = act();
+        self.bell.washing.set(false);
+        result
+    }
+
     /// Does `act`, a sync or clear, which notes in what it is given that a delivery has failed.
     pub fn delivering<T>(&self, act: impl FnOnce(&Cell<bool>) -> T) -> T {
         let result = act(&self.bell.failing);
@@ -211,7 +230,7 @@ impl<'a> Memory for Host<'a> {
 
     fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
         self.bell.ring();
-        self.machine.fill(pa, count, value);
+        self.machine.fill(pa, count, |i| self.bell.washed(value(i)));
     }
 }
 

@@ -17,9 +17,11 @@ const STEPS: u64 = 60;
 /// Seeds within which mischief must be caught.
 const SEEDS: u64 = 64;
 
-/// The machine of a seed: with and without hardware dirty state on either side, one in four not coherent.
+/// The machine of a seed: with and without hardware dirty state on either side, some not coherent, some without
+/// invalidation by range.
 fn machine(seed: u64) -> Parameters {
     let mut parameters = Parameters::new(seed);
+    parameters.smmu.range_invalidation = !seed.is_multiple_of(5);
     parameters.pes.hafdbs = seed.is_multiple_of(2);
     if seed % 4 >= 2 {
         parameters.smmu.httu = 0;
@@ -65,6 +67,7 @@ fn nothing_is_lost() {
     assert!(met.syncs > 2_400 && met.clears > 750 && met.reported > 60_000 && met.el2_writes > 600);
     assert!(met.unmaps_under_log > 350 && met.maps_under_log > 200);
     assert!(met.attaches_under_log > 150 && met.detaches_under_log > 250);
+    assert!(met.failed_deliveries > 500 && met.tally.retried > 700 && met.el2_writes_across_starts > 80);
 }
 
 #[test]
@@ -89,16 +92,22 @@ fn all_or_nothing() {
     let met = lives(40_000..40_160, Mix { exhaust: 640, toggle: 256, death: 8, ..EVEN }, machine);
     assert!(met.refused_starts > 500 && met.abandoned_starts > 200 && met.other_refusals > 1_500);
     assert!(met.starts > 700 && met.splits > 1_900 && met.merges > 1_800);
+    assert!(met.deaths > 90 && met.dead_starts > 8 && met.dead_stops > 15 && met.quarantined > 40);
 }
 
 #[test]
 fn weaker_device_weakens_the_log_where_that_is_accepted_and_then_alone() {
-    lives(70_000..70_060, Mix { replug: 256, mixed: 512, ..EVEN }, exact);
+    let met = lives(70_000..70_060, Mix { replug: 256, mixed: 512, ..EVEN }, exact);
+    assert!(met.weakened > 20 && met.weaker_refused > 20 && met.attaches_under_log > 200);
+    assert!(met.syncs > 400 && met.clears > 120 && met.detaches_under_log > 220);
 }
 
 #[test]
 fn hardware_that_stops_answering_makes_the_log_untrusted() {
-    lives(60_000..60_120, FATAL, machine);
+    let met = lives(60_000..60_120, FATAL, machine);
+    assert!(met.deaths > 350 && met.untrusted_syncs > 120 && met.syncs > 900);
+    assert!(met.dead_starts > 30 && met.dead_stops > 45 && met.dead_unmaps > 30 && met.dead_detaches > 1);
+    assert!(met.quarantined > 200);
 }
 
 #[test]
@@ -133,6 +142,11 @@ fn view_that_is_read_without_a_dsb_before_loses() {
 #[test]
 fn table_that_is_freed_without_a_second_read_loses() {
     assert!(caught(Mischief::TableFreedUnread, exact).contains("lost"));
+}
+
+#[test]
+fn page_that_is_mapped_clean_under_a_log_is_lost() {
+    assert!(caught(Mischief::MappedClean, exact).contains("lost"));
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Guest<'_> {
     fn map(&mut self, i: usize) -> Outcome {
         self.exhaust();
         let before = self.snapshot();
-        let mapped = self.host.space_mut().map(self.host, region(i));
+        let mapped = self.host.mapping(|| self.host.space_mut().map(self.host, region(i)));
         match mapped {
             Ok(()) => {}
             Err(SpaceError::Map(MapError::OutOfFrames(_))) if !self.hoard.is_empty() => {
