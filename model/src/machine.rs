@@ -409,6 +409,12 @@ impl Machine {
         self.core.borrow_mut().truth.set_unmapped(range, unmapped);
     }
 
+    /// Whether accesses to the page at `ipa` may fault now.
+    #[must_use]
+    pub fn may_fault(&self, ipa: Ipa) -> bool {
+        self.core.borrow().truth.may_fault(ipa.0)
+    }
+
     /// The pages of `range`, which are logged, enter the log of `source` dirty: a view or a mapping came while it was on,
     /// or a device may have written them unseen. The next report of them names each.
     pub fn enters_dirty(&self, source: Source, range: IpaRange) {

@@ -74,7 +74,7 @@ pub struct Host<'a> {
     space: RefCell<Option<Space<'a>>>,
     /// Faults answered.
     pub recorded: Cell<u64>,
-    /// Faults that were the guest's.
+    /// Faults that were made the guest's where its memory is mapped.
     pub denied: Cell<u64>,
 }
 
@@ -201,11 +201,11 @@ impl<'a> Host<'a> {
             return;
         }
         while let Some(fault) = self.machine.take_write_fault() {
-            let counter = match space.write_fault(self, fault.ipa) {
-                WriteFault::Recorded => &self.recorded,
-                WriteFault::Denied => &self.denied,
-            };
-            counter.set(counter.get() + 1);
+            match space.write_fault(self, fault.ipa) {
+                WriteFault::Recorded => self.recorded.set(self.recorded.get() + 1),
+                WriteFault::Denied if self.machine.may_fault(fault.ipa) => {}
+                WriteFault::Denied => self.denied.set(self.denied.get() + 1),
+            }
             self.machine.resume(fault.pe);
         }
         self.bell.handling.set(false);
