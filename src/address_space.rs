@@ -219,6 +219,9 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
         }
         platform.unreserve(reserve);
         self.regions[place] = Some(region);
+        if let Some(ledger) = &self.ledger {
+            ledger.forget_digests(platform, region.range);
+        }
         Ok(())
     }
 
@@ -380,6 +383,16 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     pub fn dma_tier(&self) -> DmaTier {
         // Ascending codes promise less; `None` is the least code and stands for no device.
         self.dma_views().map(|v| v.tier).max_by_key(|t| t.code()).unwrap_or(DmaTier::None)
+    }
+
+    /// Whether some view's writes come to be known by digests.
+    pub(crate) fn has_digest_views(&self) -> bool {
+        self.dma_views().any(|dma| dma.tier == DmaTier::Digest)
+    }
+
+    /// Whether what devices write is in no cache that must be invalidated first.
+    pub(crate) fn dma_is_coherent(&self) -> bool {
+        self.dma_views().all(|dma| dma.view.walker.coherent)
     }
 
     /// The leaves of all DMA views together, and their table frames.

@@ -4,9 +4,10 @@ use core::fmt;
 
 use strandline_abi::{DmaTier, LogSource};
 
+use super::digest::Digests;
 use super::start::is_supported;
-use super::{DirtyLog, Phase};
-use crate::addr::{PageSize, Vmid};
+use super::{DirtyLog, Ledger, Phase, STEP_PAGES_DIGEST};
+use crate::addr::{IpaRange, PageSize, Vmid};
 use crate::address_space::{AddressSpace, SpaceError};
 use crate::hw::{Barrier, DmaTlb, Platform};
 use crate::stage2::{DmaWalker, Harvest, Retired, ViewError, Walker};
@@ -20,6 +21,8 @@ pub enum AttachError {
     Weaker(DmaTier),
     /// The log that is on can't know writes in this way.
     NoTier(DmaTier),
+    /// The view's writes were to come to be known by digests, and there is no key for them.
+    NoKey,
     /// There is no DMA view with this index.
     NoSuchView(usize),
     /// The address space can't take the view; nothing was changed.
@@ -37,6 +40,7 @@ impl fmt::Display for AttachError {
                 write!(f, "the device would weaken the log that is on to '{tier}': allow that")
             }
             Self::NoTier(tier) => write!(f, "logging by tier '{tier}' is not supported"),
+            Self::NoKey => f.write_str("logging by digests needs a key: give the log one"),
             Self::NoSuchView(index) => write!(f, "there is no DMA view {index}"),
             Self::Space(error) => error.fmt(f),
             Self::View(error) => error.fmt(f),
@@ -61,7 +65,8 @@ pub enum Weakening {
 
 impl DirtyLog {
     /// Adds a view for devices, as [`AddressSpace::add_dma_view`] does; under a log its pages have the log's granule
-    /// and enter it dirty. Gives back its index. No stream uses it yet.
+    /// and enter it dirty (those of a digest view, if it is not the first one, as they are). Gives back its index. No
+    /// stream uses it yet.
     ///
     /// # Errors
     /// [`AttachError`]; nothing has been changed.
@@ -85,17 +90,26 @@ impl DirtyLog {
         if weaker && weakening == Weakening::Refused {
             return Err(AttachError::Weaker(tier));
         }
-        // What a stop will unlink: at most a table for each 2 MiB of the range, and one at either end.
-        let roots = on.range.bytes().div_ceil(PageSize::Size2M.bytes()) + 2;
-        let frames = Retired::frames_for(usize::try_from(roots).unwrap_or(usize::MAX));
-        let reserve = platform.reserve(frames).map_err(|lack| AttachError::Space(lack.into()))?;
-        match space.insert_dma_view(platform, walker, tier) {
-            Ok(index) => {
-                on.dma_retired[index] = Some(Retired::new(reserve));
+        let digests = match (&space.ledger, tier, self.key) {
+            (Some(Ledger { digests: None, .. }), DmaTier::Digest, Some(key)) => {
+                Some(Digests::unknown(platform, on.range.pages(), key).map_err(SpaceError::from)?)
+            }
+            (Some(Ledger { digests: None, .. }), DmaTier::Digest, None) => return Err(AttachError::NoKey),
+            _ => None,
+        };
+        match attach(platform, space, on.range, walker, tier) {
+            Ok((index, retired)) => {
+                on.dma_retired[index] = Some(retired);
+                if let (Some(digests), Some(ledger)) = (digests, &mut space.ledger) {
+                    ledger.digests = Some(digests);
+                    on.step_pages = STEP_PAGES_DIGEST;
+                }
                 Ok(index)
             }
             Err(error) => {
-                platform.unreserve(reserve);
+                if let Some(digests) = digests {
+                    digests.free(platform);
+                }
                 Err(error.into())
             }
         }
@@ -139,5 +153,26 @@ impl DirtyLog {
         let vmid = dma.view.walker.vmid;
         dma.view.tree.free(platform);
         Ok(vmid)
+    }
+}
+
+/// Adds a view to a log of `logged`: its index, and room for the tables that a stop of the log will unlink.
+fn attach<'d, P: Platform, D: DmaTlb>(
+    platform: &P,
+    space: &mut AddressSpace<'d, D>,
+    logged: IpaRange,
+    walker: DmaWalker<'d, D>,
+    tier: DmaTier,
+) -> Result<(usize, Retired), SpaceError> {
+    // At most a table for each 2 MiB of the range, and one at either end.
+    let roots = logged.bytes().div_ceil(PageSize::Size2M.bytes()) + 2;
+    let frames = Retired::frames_for(usize::try_from(roots).unwrap_or(usize::MAX));
+    let reserve = platform.reserve(frames)?;
+    match space.insert_dma_view(platform, walker, tier) {
+        Ok(index) => Ok((index, Retired::new(reserve))),
+        Err(error) => {
+            platform.unreserve(reserve);
+            Err(error)
+        }
     }
 }

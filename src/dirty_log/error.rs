@@ -28,6 +28,8 @@ pub enum LogError {
     NoCpuTier,
     /// A device's writes were to come to be known in a way that does not exist yet.
     NoDmaTier(DmaTier),
+    /// Devices' writes were to come to be known by digests, and there is no key for them.
+    NoKey,
     /// Table frames are lacking.
     OutOfFrames(OutOfFrames),
     /// The word with this index could not be delivered: it and those behind it are still in the log.
@@ -51,6 +53,7 @@ impl fmt::Display for LogError {
             Self::OutsideLog(ipa) => write!(f, "{ipa} is outside the logged range"),
             Self::NoCpuTier => f.write_str("this CPU has no hardware dirty state (FEAT_HAFDBS)"),
             Self::NoDmaTier(tier) => write!(f, "logging by tier '{tier}' is not supported"),
+            Self::NoKey => f.write_str("logging by digests needs a key: give the log one"),
             Self::OutOfFrames(lack) => lack.fmt(f),
             Self::NotDelivered(word) => {
                 write!(f, "word {word} of the bitmap could not be delivered: sync again")

@@ -6,6 +6,7 @@
 
 mod attach;
 mod bitmap;
+mod digest;
 mod error;
 mod fault;
 mod ledger;
@@ -19,6 +20,7 @@ use strandline_abi::{CpuTier, LogState, Tiers};
 
 pub use attach::{AttachError, Weakening};
 pub use bitmap::Bitmap;
+pub use digest::{DigestKey, PAGE_WORDS};
 pub use error::LogError;
 pub use fault::WriteFault;
 pub(crate) use ledger::Ledger;
@@ -26,17 +28,21 @@ pub use sync::{Cleared, Delivery, Synced};
 
 use crate::addr::{IpaRange, PAGE_BYTES};
 use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
+use crate::frames::FrameReserve;
 use crate::hw::Platform;
 use crate::stage2::{Count, Merge, Retired, Split, ViewError};
 
 /// The range a sync or clear handles in one call at the most: its bitmap is one 4 KiB page.
 pub const STEP_PAGES: u64 = 8 * PAGE_BYTES;
+/// The same of a log with digests, each page of which is read.
+pub const STEP_PAGES_DIGEST: u64 = 1024;
 
 /// The log of one VM.
 #[derive(Debug)]
 pub struct DirtyLog {
     phase: Phase,
     cpu_tier: CpuTier,
+    key: Option<DigestKey>,
     statistics: Statistics,
     /// Blocks split by the last start that ended.
     split_by_start: u64,
@@ -74,6 +80,8 @@ enum Phase {
 #[derive(Debug)]
 struct On {
     range: IpaRange,
+    /// Pages of a step of a sync or clear.
+    step_pages: u64,
     /// Room for the tables that a stop unlinks.
     cpu_retired: Retired,
     dma_retired: [Option<Retired>; MAX_DMA_VIEWS],
@@ -111,12 +119,24 @@ struct Counting {
     dma: [Option<Count>; MAX_DMA_VIEWS],
 }
 
+/// A ledger that is being made.
+#[derive(Debug)]
+struct Preparing {
+    ledger: Ledger,
+    /// Frames of each bitmap that are empty.
+    emptied: u64,
+    /// For its digests.
+    reserve: FrameReserve,
+}
+
 /// The splits of the views, one after the other.
 #[derive(Debug)]
 struct Splitting {
     on: On,
-    /// Until its bitmaps are empty, and how many frames of each are.
-    ledger: Option<(Ledger, u64)>,
+    /// Until it is ready.
+    preparing: Option<Preparing>,
+    /// What is left of the range whose first digests are still to be taken.
+    undigested: Option<IpaRange>,
     cpu: Option<Split>,
     dma: [Option<Split>; MAX_DMA_VIEWS],
 }
@@ -145,8 +165,9 @@ impl On {
 impl Splitting {
     /// Gives back what the splits have not used.
     fn end(self, platform: &impl Platform) -> On {
-        if let Some((ledger, _)) = self.ledger {
-            ledger.free(platform);
+        if let Some(preparing) = self.preparing {
+            platform.unreserve(preparing.reserve);
+            preparing.ledger.free(platform);
         }
         for split in self.dma.into_iter().flatten().chain(self.cpu) {
             split.end(platform);
@@ -159,7 +180,14 @@ impl DirtyLog {
     /// A log that is off, of a VM whose vCPUs' writes come to be known by `cpu_tier`.
     #[must_use]
     pub fn new(cpu_tier: CpuTier) -> Self {
-        Self { phase: Phase::Off, cpu_tier, statistics: Statistics::default(), split_by_start: 0 }
+        Self { phase: Phase::Off, cpu_tier, key: None, statistics: Statistics::default(), split_by_start: 0 }
+    }
+
+    /// The same with a key, without which a VM with devices of the digest tier can't be logged.
+    #[must_use]
+    pub const fn with_key(mut self, key: DigestKey) -> Self {
+        self.key = Some(key);
+        self
     }
 
     /// What it is doing.
@@ -208,6 +236,13 @@ impl DirtyLog {
             retired.free(platform, u64::MAX);
         }
         on.free(platform);
+    }
+
+    const fn not_changing(&self) -> Result<(), LogError> {
+        match &self.phase {
+            Phase::Starting(_) | Phase::Stopping(_) => Err(LogError::Changing),
+            Phase::Off | Phase::On(_) => Ok(()),
+        }
     }
 
     fn on(&self) -> Result<&On, LogError> {

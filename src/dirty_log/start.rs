@@ -2,10 +2,12 @@
 
 use strandline_abi::{CpuTier, DmaTier};
 
+use super::digest::{self, DigestKey, Digests};
 use super::{
-    Counting, DirtyLog, Ledger, LogError, On, Phase, Progress, Splitting, Stage, Starting, Stopping,
+    Counting, DirtyLog, Ledger, LogError, On, Phase, Preparing, Progress, STEP_PAGES, STEP_PAGES_DIGEST,
+    Splitting, Stage, Starting, Stopping,
 };
-use crate::addr::{IpaRange, PageSize};
+use crate::addr::{IpaRange, PAGE_SHIFT, PageSize};
 use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
 use crate::frames::{FrameReserve, OutOfFrames};
 use crate::hw::{DmaTlb, Platform};
@@ -25,11 +27,14 @@ const fn initial_state(tier: DmaTier) -> LeafState {
 
 /// Whether a log can know writes in this way.
 pub(super) const fn is_supported(tier: DmaTier) -> bool {
-    !matches!(tier, DmaTier::Stall | DmaTier::Digest)
+    !matches!(tier, DmaTier::Stall)
 }
 
 /// Frames of each bitmap emptied in one step.
 const STEP_FRAMES: u64 = 64;
+
+/// Pages whose first digests are taken in one step.
+const STEP_DIGESTS: u64 = 256;
 
 /// What the stop of a view will take after `split`: it unlinks one sub-tree for each block split now, and perhaps one of
 /// what was small before.
@@ -89,6 +94,9 @@ impl DirtyLog {
         if let Some(tier) = space.dma_views().map(|view| view.tier).find(|tier| !is_supported(*tier)) {
             return Err(LogError::NoDmaTier(tier));
         }
+        if space.has_digest_views() && self.key.is_none() {
+            return Err(LogError::NoKey);
+        }
         if let Some(outside) = space.first_outside_ram(range) {
             return Err(LogError::OutsideRam(outside));
         }
@@ -118,7 +126,8 @@ impl DirtyLog {
             if !counting.step(platform, space) {
                 return Ok(more);
             }
-            if let Err(lack) = starting.take_all(platform, space) {
+            let key = self.key.filter(|_| space.has_digest_views());
+            if let Err(lack) = starting.take_all(platform, space, key) {
                 space.end_change();
                 self.phase = Phase::Off;
                 return Err(lack.into());
@@ -176,11 +185,16 @@ impl Starting {
         &mut self,
         platform: &P,
         space: &AddressSpace<'_, D>,
+        key: Option<DigestKey>,
     ) -> Result<(), OutOfFrames> {
         let Stage::Counting(counting) = &self.stage else { return Ok(()) };
-        let (ledger, reserve) = reserve_all(platform, self.range, counting.frames())?;
+        let (preparing, reserve) = reserve_all(platform, self.range, counting.frames(), key)?;
         let mut splitting = counting.splitting(platform, space, self.range, reserve);
-        splitting.ledger = Some((ledger, 0));
+        splitting.preparing = Some(preparing);
+        if key.is_some() {
+            splitting.undigested = Some(self.range);
+            splitting.on.step_pages = STEP_PAGES_DIGEST;
+        }
         self.stage = Stage::Splitting(splitting);
         Ok(())
     }
@@ -226,8 +240,9 @@ impl Counting {
         }
         let (cpu, cpu_retired) = split(self.cpu.needs(), LeafState::WritableClean);
         platform.unreserve(reserve);
-        let on = On { range, cpu_retired, dma_retired, untrusted: false };
-        Splitting { on, ledger: None, cpu: (!sabotage::NO_CPU_SPLIT).then_some(cpu), dma }
+        let on = On { range, step_pages: STEP_PAGES, cpu_retired, dma_retired, untrusted: false };
+        let cpu = (!sabotage::NO_CPU_SPLIT).then_some(cpu);
+        Splitting { on, preparing: None, undigested: None, cpu, dma }
     }
 }
 
@@ -252,7 +267,7 @@ impl Splitting {
         platform: &P,
         space: &mut AddressSpace<'_, D>,
     ) -> Result<Stepped, ViewError> {
-        if !self.empty_bitmaps(platform, space) {
+        if !self.prepare_ledger(platform, space) || !self.take_digests(platform, space) {
             return Ok(Stepped::part(0));
         }
         if self.cpu.is_some() {
@@ -272,23 +287,44 @@ impl Splitting {
         Ok(Stepped { done: true, blocks: 0 })
     }
 
-    /// Empties a bounded part of the bitmaps; `true` when they are, and in use.
-    fn empty_bitmaps<P: Platform, D: DmaTlb>(
+    /// Does a bounded part of making the ledger; `true` when it is made, and in use.
+    fn prepare_ledger<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
         space: &mut AddressSpace<'_, D>,
     ) -> bool {
-        let Some((ledger, mut frame)) = self.ledger.take() else { return true };
+        let Some(mut preparing) = self.preparing.take() else { return true };
         for _ in 0..STEP_FRAMES {
-            if !ledger.empty_frame(platform, frame) {
-                space.set_ledger(ledger);
+            if !preparing.one_frame(platform) {
+                platform.unreserve(preparing.reserve);
+                space.set_ledger(preparing.ledger);
                 return true;
             }
             platform.relax();
-            frame += 1;
         }
-        self.ledger = Some((ledger, frame));
+        self.preparing = Some(preparing);
         false
+    }
+
+    /// Takes a bounded part of the first digests; `true` when all are taken.
+    fn take_digests<P: Platform, D: DmaTlb>(&mut self, platform: &P, space: &AddressSpace<'_, D>) -> bool {
+        let Some(left) = self.undigested.take() else { return true };
+        let pages = left.pages().min(STEP_DIGESTS);
+        let Ok(part) = IpaRange::new(left.start(), pages << PAGE_SHIFT) else { return true };
+        digest::keep_first(platform, space, part);
+        self.undigested = IpaRange::new(part.end(), left.bytes() - part.bytes()).ok();
+        self.undigested.is_none()
+    }
+}
+
+impl Preparing {
+    /// Empties one frame of the bitmaps, or else links one of the digests; `false` when there is none left.
+    fn one_frame<P: Platform>(&mut self, platform: &P) -> bool {
+        if self.ledger.empty_frame(platform, self.emptied) {
+            self.emptied += 1;
+            return true;
+        }
+        self.ledger.digests.as_mut().is_some_and(|digests| digests.link(platform, &mut self.reserve))
     }
 }
 
@@ -309,21 +345,30 @@ fn split_step<P: Platform, W: Walker<P>>(
     Ok(blocks)
 }
 
-/// Takes everything a start needs, or nothing.
+/// Takes everything a start needs, or nothing: `frames` for the views, and the ledger, with digests where there is a
+/// key for them.
 fn reserve_all(
     platform: &impl Platform,
     range: IpaRange,
     frames: usize,
-) -> Result<(Ledger, FrameReserve), OutOfFrames> {
-    let needed = frames + Ledger::frames(range.pages());
+    key: Option<DigestKey>,
+) -> Result<(Preparing, FrameReserve), OutOfFrames> {
+    let needed = frames + Ledger::frames(range.pages(), key.is_some());
     let lack = || OutOfFrames { needed, free: platform.free_frames() };
     if platform.free_frames() < needed {
         return Err(lack());
     }
-    let reserve = platform.reserve(frames).map_err(|_| lack())?;
-    let Some(ledger) = Ledger::new(platform, range) else {
+    let single = if key.is_some() { Digests::single_frames(range.pages()) } else { 0 };
+    let mut reserve = platform.reserve(frames + single).map_err(|_| lack())?;
+    let Some(mut ledger) = Ledger::new(platform, range) else {
         platform.unreserve(reserve);
         return Err(lack());
     };
-    Ok((ledger, reserve))
+    if key.is_some_and(|key| !ledger.add_digests(platform, key)) {
+        ledger.free(platform);
+        platform.unreserve(reserve);
+        return Err(lack());
+    }
+    let for_digests = reserve.split_off(single);
+    Ok((Preparing { ledger, emptied: 0, reserve: for_digests }, reserve))
 }

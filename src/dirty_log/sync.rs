@@ -3,7 +3,7 @@
 use strandline_abi::{DmaTier, Flags, LogSource};
 
 use super::bitmap::ones;
-use super::{DirtyLog, Ledger, LogError, STEP_PAGES};
+use super::{DirtyLog, Ledger, LogError, digest};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
 use crate::address_space::AddressSpace;
 use crate::hw::{DmaTlb, Memory, Platform};
@@ -26,7 +26,7 @@ pub struct Cleared {
 
 impl DirtyLog {
     /// Checks that a sync or clear of `range` is possible now, and gives back its first step: at most
-    /// [`STEP_PAGES`] from page `done` of it.
+    /// [`STEP_PAGES`](super::STEP_PAGES), with digests [`STEP_PAGES_DIGEST`](super::STEP_PAGES_DIGEST), from page `done` of it.
     ///
     /// # Errors
     /// The log is not on, the range is not all logged, or `done` is not where a step begins.
@@ -36,11 +36,11 @@ impl DirtyLog {
             let outside = if range.start() < on.range.start() { range.start() } else { on.range.end() };
             return Err(LogError::OutsideLog(outside.max(range.start())));
         }
-        if done >= range.pages() || !done.is_multiple_of(STEP_PAGES) {
+        if done >= range.pages() || !done.is_multiple_of(on.step_pages) {
             return Err(LogError::OutOfStep(0));
         }
         let start = Ipa(range.start().0 + (done << PAGE_SHIFT));
-        let pages = (range.pages() - done).min(STEP_PAGES);
+        let pages = (range.pages() - done).min(on.step_pages);
         IpaRange::new(start, pages << PAGE_SHIFT).map_err(|_| LogError::OutOfStep(0))
     }
 
@@ -154,7 +154,8 @@ fn collect<P: Platform, D: DmaTlb>(
     }
     if flags.names(LogSource::Dma) {
         collect_dma_updates(platform, space)?;
-        for dma in space.dma_views() {
+        ranges.clone().for_each(|range| digest::compare(platform, space, ledger, range, clean));
+        for dma in space.dma_views().filter(|dma| dma.tier != DmaTier::Digest) {
             let mode = if dma.tier == DmaTier::Hardware { mode } else { Harvest::Assume };
             let (mut cleaned, mut hull) = (false, None);
             for range in ranges.clone() {

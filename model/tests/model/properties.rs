@@ -11,7 +11,7 @@ use crate::life::seeds_to_soak;
 const EVEN: Mix =
     Mix { exhaust: 64, remap: 96, replug: 64, toggle: 48, undelivered: 128, death: 0, mixed: 64 };
 /// With an SMMU that stops answering now and then.
-const FATAL: Mix = Mix { death: 64, ..EVEN };
+const FATAL: Mix = Mix { death: 64, mixed: 256, replug: 96, ..EVEN };
 /// Steps of a life.
 const STEPS: u64 = 60;
 /// Seeds within which mischief must be caught.
