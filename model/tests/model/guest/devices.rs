@@ -115,7 +115,6 @@ impl Guest<'_> {
     /// Takes a device away. Where the SMMU is silent it stays, and rests.
     pub(super) fn unplug(&mut self, stream: usize) -> Outcome {
         let Some(view) = self.views[stream] else { return Ok(()) };
-        let assumed = self.assumes();
         self.machine().quiesce(STREAMS[stream]);
         let answered = self.answers();
         match self.smmu.detach(STREAMS[stream]) {
@@ -141,7 +140,7 @@ impl Guest<'_> {
             }
             _ => return Err(format!("detach failed: {detached:?}")),
         }
-        if assumed {
+        if view.tier == DmaTier::Assume {
             self.enter_dirty(Source::Dma, self.all());
         }
         self.met.detaches_under_log += u64::from(self.is_on());

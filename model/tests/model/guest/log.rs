@@ -35,7 +35,7 @@ impl Guest<'_> {
                 Err(LogError::Abandoned(ViewError::HoldTimeout)) => {
                     return self.abandoned(&before, quarantined);
                 }
-                Err(LogError::Abandoned(_) | LogError::Untrusted) if excused => {
+                Err(LogError::Abandoned(ViewError::Dma(_)) | LogError::Untrusted) if excused => {
                     self.met.dead_starts += 1;
                     self.quarantine();
                     return self.abandoned(&before, quarantined);
