@@ -231,7 +231,8 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     ///
     /// # Errors
     /// No region is exactly `range`, or a start or stop of a log of some of it is under way: nothing was changed. Or
-    /// hardware did not complete an invalidation: the mapping is gone, its memory and table frames stay out of use.
+    /// hardware did not complete an invalidation: the mapping is gone, its memory and table frames stay out of use, and a
+    /// log of some of `range` is untrusted, since devices may still write there unseen.
     pub fn unmap<P: Platform>(&mut self, platform: &P, range: IpaRange) -> Result<(), SpaceError> {
         self.check_not_changing(range)?;
         let (place, region) = self
@@ -272,6 +273,11 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
                 }
             });
             result = result.and(unmapped);
+        }
+        if let (Err(_), Some(ledger)) = (result, &mut self.ledger)
+            && ledger.range().overlaps(range)
+        {
+            ledger.distrust();
         }
         result
     }

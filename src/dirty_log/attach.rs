@@ -27,7 +27,8 @@ pub enum AttachError {
     NoSuchView(usize),
     /// The address space can't take the view; nothing was changed.
     Space(SpaceError),
-    /// The view's last invalidation did not complete: it is gone, its frames and its VMID stay out of use.
+    /// The view's last invalidation did not complete: it is gone, its frames and its VMID stay out of use, and a log that
+    /// is on is untrusted.
     View(ViewError),
 }
 
@@ -136,7 +137,11 @@ impl DirtyLog {
         {
             retired.end(platform);
         }
-        dma.view.walker.invalidate(platform, &dma.view.tree).map_err(AttachError::View)?;
+        if let Err(error) = dma.view.walker.invalidate(platform, &dma.view.tree) {
+            // What it knew of writes is gone with it.
+            let _untrusted = self.distrust();
+            return Err(AttachError::View(error));
+        }
         // Hardware's last updates are visible to this CPU only behind a barrier after the CMD_SYNC (IHI 0070 §3.13.4).
         platform.barrier(Barrier::DsbSy);
         if let Some(ledger) = &space.ledger {

@@ -17,6 +17,8 @@ pub(crate) struct Ledger {
     dma: Bitmap,
     /// What the pages held, where devices' writes come to be known by that.
     pub digests: Option<Digests>,
+    /// Writes may have gone past it.
+    incomplete: bool,
 }
 
 impl Ledger {
@@ -32,7 +34,7 @@ impl Ledger {
             cpu.free(platform);
             return None;
         };
-        Some(Self { range, cpu, dma, digests: None })
+        Some(Self { range, cpu, dma, digests: None, incomplete: false })
     }
 
     /// Adds digests, none of which is known; `false`, and nothing is done, where there is no memory for their index.
@@ -53,6 +55,16 @@ impl Ledger {
         if let Some(digests) = self.digests {
             digests.free(platform);
         }
+    }
+
+    /// Notes that writes may go past it from now on: an invalidation did not complete.
+    pub const fn distrust(&mut self) {
+        self.incomplete = true;
+    }
+
+    /// Whether writes may have gone past it.
+    pub const fn is_incomplete(&self) -> bool {
+        self.incomplete
     }
 
     /// The logged range.

@@ -45,9 +45,16 @@ impl DirtyLog {
     }
 
     /// What EL2 holds of the log, where it is on and `part` lies in it.
-    fn ledger<'s, D>(&self, space: &'s AddressSpace<'_, D>, part: IpaRange) -> Result<&'s Ledger, LogError> {
+    fn ledger<'s, D>(
+        &mut self,
+        space: &'s AddressSpace<'_, D>,
+        part: IpaRange,
+    ) -> Result<&'s Ledger, LogError> {
         self.on()?;
         let ledger = space.ledger.as_ref().ok_or(LogError::NotOn)?;
+        if ledger.is_incomplete() {
+            return Err(self.distrust());
+        }
         if ledger.range().covers(part) { Ok(ledger) } else { Err(LogError::OutsideLog(part.start())) }
     }
 
