@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::vec::Vec;
 
-use crate::addr::{PAGE_BYTES, Pa, Vmid};
+use crate::addr::{IpaRange, PAGE_BYTES, Pa, Vmid};
 use crate::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use crate::hw::{
     Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, Tlbi, Vttbr, Word,
@@ -282,6 +282,8 @@ impl Cpu for Fake {
 pub struct FakeTlb {
     /// What the next operations answer once they are asked; `Ok` when used up.
     pub failures: RefCell<Vec<DmaTlbError>>,
+    /// The range that was invalidated last.
+    pub last_range: Cell<Option<IpaRange>>,
     commands: Cell<CommandCounts>,
 }
 
@@ -313,7 +315,8 @@ impl DmaTlb for FakeTlb {
                 record(Event::Mark("S12_VMALL + CMD_SYNC"));
                 self.count(1, 0);
             }
-            Scope::Range { .. } => {
+            Scope::Range { range, .. } => {
+                self.last_range.set(Some(range));
                 record(Event::Mark("S2_IPA + CMD_SYNC"));
                 self.count(0, 1);
             }

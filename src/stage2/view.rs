@@ -231,11 +231,11 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
 
     fn invalidate_leaves(&self, platform: &P, tree: &Tree, first: Ipa, end: Ipa) -> Result<(), ViewError> {
         match IpaRange::new(first, end.0.saturating_sub(first.0)) {
-            Ok(range) if range.pages() <= RANGED_PAGES => {
+            Ok(range) => {
                 let scope = Scope::Range { range, leaf_only: true };
                 self.tlb.invalidate(self.vmid, scope).map_err(ViewError::Dma)
             }
-            _ => self.invalidate(platform, tree),
+            Err(_) => self.invalidate(platform, tree),
         }
     }
 
@@ -245,10 +245,6 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
         Ok(())
     }
 }
-
-/// Up to how many pages are invalidated by range, so that the rest of the VM's translations stay cached: as many as one
-/// CMD_TLBI_S2_IPA with range invalidation covers in single pages and one leaf table holds (IHI 0070 §4.4.1.1).
-const RANGED_PAGES: u64 = 512;
 
 /// Replaces `swap`'s descriptor by `new` in one atomic step. Hardware may set AF and S2AP\[1\] in the old one until
 /// then, each once, so that this ends after at most three tries.
