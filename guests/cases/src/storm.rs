@@ -123,7 +123,8 @@ impl Storm {
             1 => Call::Features.id() + self.rng.below(16) as u32,
             2 => PSCI_VERSION + self.rng.below(32) as u32 + (self.rng.below(2) as u32 * 0x4000_0000),
             3 => Call::Uid.id() ^ self.rng.below(8) as u32,
-            _ => Call::Start.id() + self.rng.below(6) as u32,
+            4 => Call::Start.id() + self.rng.below(6) as u32,
+            _ => [Call::Sync, Call::Clear, Call::Status, Call::Faults][self.rng.below(4) as usize].id(),
         };
         let ends = [PSCI_CPU_OFF, PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET];
         if ends.contains(&function) { PSCI_VERSION } else { function }

@@ -116,9 +116,10 @@ const LEFT: u64 = 0xf100_0000;
 fn same_but_for_flags(own: &Record, given: &Record) -> Checked {
     let fields = |r: &Record| [r.vector, r.pc, r.esr, r.spsr, r.pstate & !LEFT];
     let read = if given.all_fields == 0 { LEFT & !(1 << 24) } else { LEFT };
-    let (own, expected) = (fields(own), given.spsr & read);
+    let expected = given.spsr & read;
     check!(given.pstate & LEFT == expected, "PSTATE {:#x} has other flags than {expected:#x}", given.pstate)?;
-    check!(own == fields(given), "vector, ELR, ESR, SPSR, PSTATE are {given:x?}, the CPU's own {own:x?}")
+    let (own, given) = (fields(own), fields(given));
+    check!(own == given, "vector, ELR, ESR, SPSR, PSTATE are {given:x?}, the CPU's own {own:x?}")
 }
 
 /// `registers`: reads every system register there can be, at EL1 and EL0, and writes it as it was (or zero); executes

@@ -18,6 +18,9 @@ fn case(name: &str) -> Outcome {
 fn what_a_guest_may_not_have_is_undefined_as_to_the_cpu_itself() {
     let outcome = case("undefined");
     assert!(outcome.says("PSTATE with all fields: true"), "the CPU lacks some of PSTATE{}", outcome.show());
+    // Memory tags bring PSTATE.TCO.
+    let tags = Boot::case("undefined", "").qemu(&["-machine", "mte=on"]);
+    assert!(right("undefined", tags).says("PSTATE with all fields: true"));
     let told = outcome.lines.iter().filter(|l| l.contains("it gets an exception")).count();
     assert_eq!(told, 8, "the console tells the first eight and no more{}", outcome.show());
 }
@@ -25,6 +28,7 @@ fn what_a_guest_may_not_have_is_undefined_as_to_the_cpu_itself() {
 #[test]
 fn every_system_register_and_instruction_goes_through_or_is_undefined() {
     case("registers");
+    right("registers", Boot::case("registers", "").qemu(&["-machine", "mte=on"]));
     // CPUs without fine-grained traps, pointer authentication, and much else.
     for cpu in ["neoverse-n1", "cortex-a76", "neoverse-v1"] {
         right("registers", Boot::case("registers", "").option("--cpu", cpu));
