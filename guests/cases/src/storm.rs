@@ -22,6 +22,8 @@ const MORE: u64 = 1;
 const CALLS_BETWEEN_LOOKS: u64 = 1 << 12;
 /// Where QEMU's `virt` has EL2's image: text, data, stack. This guest has RAM of its own at these addresses.
 const EL2_IMAGE: [u64; 3] = [0x4021_0000, 0x4024_0000, 0x4028_0000];
+/// As much of the end of RAM is left to EL2 too.
+const END_BYTES: u64 = 0x2_0000;
 /// Behind EL2's image, in that memory.
 const EL2_END: u64 = 0x4040_0000;
 
@@ -79,6 +81,8 @@ impl Storm {
         let room = cut(&mut free, bytes)?.area();
         let memory = cut(&mut free, LOG_PAGES * PAGE_BYTES)?.area();
         let (source, target) = (cut(&mut free, BUFFER_BYTES)?, cut(&mut free, BUFFER_BYTES)?);
+        let rest = free.bytes() > END_BYTES && free.end() == guest.ram.end();
+        check!(rest, "the end of RAM is not free: {free}")?;
         let ecam = guest.tree.pci()?.ok_or_else(|| reason!("no PCI host bridge"))?.ecam;
         let ecam =
             Window::new(ecam).ok_or_else(|| reason!("configuration space lies over the guest's image"))?;
@@ -163,7 +167,7 @@ impl Storm {
             3 => any >> shift,
             4 => any >> shift & !0xfff,
             5 => self.ram.start(),
-            6 => self.ram.end() - (any & 0x1_fff8),
+            6 => self.ram.end() - any % END_BYTES,
             7 => self.ram.end(),
             8 => EL2_IMAGE[self.rng.below(3) as usize] + (any & 0xfff8),
             9 => self.ecam.start() + (any & 0xfff8),
@@ -185,7 +189,7 @@ impl Storm {
         let in_room = self.room.start() <= address && end <= self.room.end();
         let outside = end <= self.ram.start() || address >= self.ram.end();
         // The last bytes of RAM are nobody's.
-        let at_end = address > self.ram.end() - 0x2_0000;
+        let at_end = address > self.ram.end() - END_BYTES;
         !(in_room || outside || at_end)
     }
 
