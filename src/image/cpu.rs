@@ -1,6 +1,7 @@
 //! What the CPU can do, from its ID registers.
 #![expect(unsafe_code, reason = "ID registers without a type in aarch64-cpu")]
 
+use core::arch::global_asm;
 use core::fmt;
 
 use aarch64_cpu::registers::{
@@ -106,6 +107,36 @@ impl CpuFeatures {
         const BITS_48: u8 = 5;
         self.pa_range.min(BITS_48).into()
     }
+}
+
+global_asm!(
+    // x0 = index: eight bytes of code for each register.
+    "read_id_register:",
+    "adr x1, 1f",
+    "add x1, x1, x0, lsl #3",
+    "br x1",
+    "1:",
+    ".irp crm, 1, 2, 3, 4, 5, 6, 7",
+    ".irp op2, 0, 1, 2, 3, 4, 5, 6, 7",
+    "mrs x0, s3_0_c0_c\\crm\\()_\\op2",
+    "ret",
+    ".endr",
+    ".endr",
+);
+
+unsafe extern "C" {
+    /// Reads S3_0_C0_C\<crm\>_\<op2\>; `index` is (crm - 1) * 8 + op2, below 56.
+    fn read_id_register(index: u64) -> u64;
+}
+
+/// The identification register S3_0_C0_C\<crm\>_\<op2\>; 0 where `crm` is not 1 to 7 or `op2` not 0 to 7.
+pub fn id_register(crm: u8, op2: u8) -> u64 {
+    if !matches!((crm, op2), (1..=7, 0..=7)) {
+        return 0;
+    }
+    // SAFETY: the index is below 56; the whole space of identification registers can be read, and reads as zero where
+    // it has no register.
+    unsafe { read_id_register(u64::from(crm - 1) * 8 + u64::from(op2)) }
 }
 
 /// The four-bit field from `shift`.

@@ -26,6 +26,8 @@ mod guest_dt;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod guest_map;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod id_registers;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod inject;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod loader;

@@ -152,7 +152,7 @@ const VTCR_RES1: u64 = 1 << 31;
 /// may not lie in device registers, which a walk would read at any time (PTW). Cache maintenance by set and way is not
 /// trapped: it only invalidates what it cleans (SWIO), so that it costs time and loses nothing. What belongs to the
 /// physical CPU and outlives the guest traps: registers that are IMPLEMENTATION DEFINED (TIDCP, TACR), error records
-/// (TERR), limited ordering regions (TLOR). Memory tags (ATA) trap where they are not off already.
+/// (TERR), limited ordering regions (TLOR). Identification registers (TID3) trap, so that they tell of what a guest has. Memory tags (ATA) trap where they are not off already.
 const HCR_GUEST: u64 = {
     const VM: u64 = 1 << 0;
     const SWIO: u64 = 1 << 1;
@@ -161,6 +161,7 @@ const HCR_GUEST: u64 = {
     const IMO: u64 = 1 << 4;
     const AMO: u64 = 1 << 5;
     const TWI: u64 = 1 << 13;
+    const TID3: u64 = 1 << 18;
     const TSC: u64 = 1 << 19;
     const TIDCP: u64 = 1 << 20;
     const TACR: u64 = 1 << 21;
@@ -170,7 +171,7 @@ const HCR_GUEST: u64 = {
     const APK: u64 = 1 << 40;
     const API: u64 = 1 << 41;
     let interrupts = FMO | IMO | AMO;
-    let traps = TWI | TSC | TIDCP | TACR | TLOR | TERR;
+    let traps = TWI | TID3 | TSC | TIDCP | TACR | TLOR | TERR;
     VM | SWIO | PTW | RW | interrupts | traps | APK | API
 };
 

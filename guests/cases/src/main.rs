@@ -39,6 +39,8 @@ mod stage1;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
+mod storm;
+#[cfg(target_os = "none")]
 mod trial;
 #[cfg(target_os = "none")]
 mod undefined;
@@ -52,7 +54,8 @@ mod run {
     use guest_rt::{power, println, reason};
 
     use crate::{
-        aarch32, aborts, bad, calls, ending, fuzz, marks, odd, pci, shadow, stage1, start, undefined, waiting,
+        aarch32, aborts, bad, calls, ending, fuzz, marks, odd, pci, shadow, stage1, start, storm, undefined,
+        waiting,
     };
 
     guest_rt::guest_main!(main);
@@ -79,6 +82,7 @@ mod run {
         ("spam", ending::prints_much),
         ("stage1", stage1::own_translation_may_point_anywhere),
         ("start", start::starts_once),
+        ("storm", storm::random_calls_by_the_million),
         ("undefined", undefined::what_a_guest_may_not_have_is_undefined),
         ("walk-nowhere", stage1::walks_nowhere),
         ("walks", start::walks_blocks_then_pages_then_blocks),

@@ -88,14 +88,12 @@ impl Bench {
     /// # Errors
     /// There is none.
     pub fn new(free: &mut Area) -> Checked<Self> {
-        let (pfr0, pfr1, isar0): (u64, u64, u64);
+        let (pfr0, pfr1): (u64, u64);
         // SAFETY: ID registers; reading them has no effect.
         unsafe {
             asm!("mrs {}, id_aa64pfr0_el1", out(reg) pfr0, options(nomem, nostack, preserves_flags));
             asm!("mrs {}, id_aa64pfr1_el1", out(reg) pfr1, options(nomem, nostack, preserves_flags));
-            asm!("mrs {}, id_aa64isar0_el1", out(reg) isar0, options(nomem, nostack, preserves_flags));
         }
-        let _ = isar0;
         let field = |register: u64, shift: u32| register >> shift & 0xf;
         // DIT; SSBS with its register; MTE; NMI.
         let all_fields =

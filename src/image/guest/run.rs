@@ -15,7 +15,9 @@ use strandline_abi::{Call, FaultRecord};
 use super::{Guest, Host};
 use crate::aarch32;
 use crate::console::say;
+use crate::cpu;
 use crate::guest_map;
+use crate::id_registers;
 use crate::inject::Fault;
 use crate::irq;
 use crate::mmio::{self, MmioAccess, NotMmio};
@@ -182,14 +184,16 @@ impl Guest<'_> {
 
     fn system_register(&mut self, esr: u64) -> Option<Ending> {
         let access = SystemAccess::decode(esr);
-        match access.answer() {
+        let value = match access.answer() {
             trapped::Answer::Undefined => return self.undefined(esr),
-            trapped::Answer::Nothing if access.read => {
-                if let Some(register) = self.vcpu.x.get_mut(usize::from(access.rt)) {
-                    *register = 0;
-                }
+            trapped::Answer::Identification => {
+                let [.., crm, op2] = access.register;
+                id_registers::shown(crm, op2, cpu::id_register(crm, op2))
             }
-            trapped::Answer::Nothing => {}
+            trapped::Answer::Nothing => 0,
+        };
+        if let (true, Some(register)) = (access.read, self.vcpu.x.get_mut(usize::from(access.rt))) {
+            *register = value;
         }
         self.vcpu.skip_instruction(esr);
         None
