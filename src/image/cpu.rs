@@ -35,6 +35,8 @@ pub struct CpuFeatures {
     pub fgt: bool,
     /// FEAT_FGT2: there are more of them.
     pub fgt2: bool,
+    /// FEAT_RNG: there is a generator of random numbers.
+    pub rng: bool,
     /// FEAT_HCX: there is HCRX_EL2.
     pub hcx: bool,
     /// There is a PMU by the architecture (ID_AA64DFR0_EL1.PMUVer).
@@ -78,6 +80,7 @@ impl CpuFeatures {
             s2fwb: field(mmfr2, 40) != 0,
             fgt: field(mmfr0, 56) != 0,
             fgt2: field(mmfr0, 56) >= 2,
+            rng: field(read_sysreg!("id_aa64isar0_el1"), 60) != 0,
             hcx: field(mmfr1, 40) != 0,
             pmu: pmu_version != 0 && pmu_version != 15,
             // APA 7:4, API 11:8, GPA 27:24, GPI 31:28; APA3 15:12, GPA3 11:8.
@@ -87,6 +90,17 @@ impl CpuFeatures {
             sve: field(pfr0, 32) != 0,
             sme: field(pfr1, 24) != 0,
         }
+    }
+
+    /// A random number of the CPU's, which has [`CpuFeatures::rng`]; `None` where it has none ready.
+    pub fn random() -> Option<u64> {
+        let (value, flags): (u64, u64);
+        // SAFETY: RNDR (S3_3_C2_C4_0) has no side effect but PSTATE's flags, which tell whether it gave a number.
+        unsafe {
+            core::arch::asm!("mrs {}, s3_3_c2_c4_0", "mrs {}, nzcv", out(reg) value, out(reg) flags, options(nomem, nostack));
+        }
+        const ZERO: u64 = 1 << 30;
+        (flags & ZERO == 0).then_some(value)
     }
 
     /// How many bits a physical address has.

@@ -8,6 +8,8 @@ use aarch64_cpu::registers::{
     VBAR_EL1, VMPIDR_EL2, VTTBR_EL2, Writeable,
 };
 
+use strandline::addr::Ipa;
+
 use super::aarch32;
 use super::cpu::CpuFeatures;
 use super::entry::HCR_BOOT;
@@ -128,6 +130,30 @@ impl Vcpu {
         set_identity(index);
         HCR_EL2.set(HCR_GUEST);
         barrier::isb(barrier::SY);
+    }
+
+    /// The page that the guest's stage 1 makes of `far`, as the guest would read there; `None` where its tables don't say.
+    ///
+    /// For permission faults of stage 2, of which HPFAR_EL2 need not tell the address (Arm ARM, HPFAR_EL2).
+    pub fn translate(&self, far: u64) -> Option<Ipa> {
+        /// PAR_EL1.F: the translation failed. PA, bits 51:12, where it did not.
+        const FAILED: u64 = 1;
+        const PAGE: u64 = 0x000f_ffff_ffff_f000;
+        const EL_MASK: u64 = 0b1100;
+        let guests = read_sysreg!("par_el1");
+        // SAFETY: it translates by the tables of the guest, which does not run now, and changes PAR_EL1 alone.
+        unsafe {
+            if self.pstate & EL_MASK == 0 {
+                core::arch::asm!("at s1e0r, {}", in(reg) far, options(nostack, preserves_flags));
+            } else {
+                core::arch::asm!("at s1e1r, {}", in(reg) far, options(nostack, preserves_flags));
+            }
+        }
+        barrier::isb(barrier::SY);
+        let result = read_sysreg!("par_el1");
+        // SAFETY: it is the guest's again.
+        unsafe { write_sysreg!("par_el1", guests) };
+        (result & FAILED == 0).then_some(Ipa(result & PAGE))
     }
 
     /// Takes the guest's tables away from this CPU: called when a VM has ended, before its memory goes to others. A
