@@ -217,6 +217,11 @@ impl<'m> Life<'m> {
             }
             return;
         }
+        // A stop for which a vCPU could not be held has begun.
+        let begun = error == Error::Busy && id == Call::Stop.id() && self.failed;
+        if begun && self.state() == LogState::Stopping {
+            return;
+        }
         let (log, space) = (self.vm.log.lock(), self.vm.space.read());
         let status = strandline::vm::status(self.machine, &log, &space);
         assert_eq!(
