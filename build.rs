@@ -21,6 +21,8 @@ fn main() {
         "-pie".into(),
         "--no-dynamic-linker".into(),
         "-znotext".into(),
+        // A bit for most relocations in place of 24 bytes.
+        "--pack-dyn-relocs=relr".into(),
         // EL2's own mapping protects what is constant after relocation; see linker/image.ld.
         "-znorelro".into(),
         "--orphan-handling=error".into(),

@@ -34,6 +34,16 @@ pub enum Reach {
 }
 
 impl Reach {
+    /// Whether it is in the CPU view.
+    const fn vcpus(self) -> bool {
+        !matches!(self, Self::DmaDoorbell)
+    }
+
+    /// Whether it is in the DMA views.
+    const fn devices(self) -> bool {
+        !matches!(self, Self::CpuDevice)
+    }
+
     const fn rights(self) -> Rights {
         match self {
             Self::Ram => Rights::RAM,
@@ -67,13 +77,15 @@ pub struct DmaView<'d, D> {
 pub enum SpaceError {
     /// A view can't take the mapping.
     Map(MapError),
-    /// No memory for the root of a view's tree.
-    NoRoot,
-    /// More DMA views than [`MAX_DMA_VIEWS`], or more regions than [`MAX_REGIONS`].
-    TooMany,
+    /// The VM has [`MAX_DMA_VIEWS`] DMA views already.
+    TooManyViews,
+    /// The VM has [`MAX_REGIONS`] mappings already: this one is too many.
+    TooManyRegions(IpaRange),
     /// The mapping cannot be unmapped, since no mapping is exactly this range.
     NoSuchRegion(IpaRange),
     /// A log of some of this range is being started or stopped: end that first.
+    Changing(IpaRange),
+    /// This range is logged: a view is added through the log ([`crate::dirty_log::DirtyLog::attach_view`]).
     Logged(IpaRange),
     /// An invalidation did not complete: the mapping is gone, but the memory must not be reused.
     View(ViewError),
@@ -83,10 +95,13 @@ impl fmt::Display for SpaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Map(error) => error.fmt(f),
-            Self::NoRoot => f.write_str("no memory for the root tables of a view"),
-            Self::TooMany => f.write_str("too many mappings or DMA views in one VM"),
+            Self::TooManyViews => write!(f, "the VM has {MAX_DMA_VIEWS} DMA views already"),
+            Self::TooManyRegions(range) => {
+                write!(f, "the VM has {MAX_REGIONS} mappings already: {range} is one too many")
+            }
             Self::NoSuchRegion(range) => write!(f, "no mapping is exactly {range}"),
-            Self::Logged(range) => write!(f, "a log of some of {range} is being started or stopped"),
+            Self::Changing(range) => write!(f, "a log of some of {range} is being started or stopped"),
+            Self::Logged(range) => write!(f, "{range} is logged: attach the view through the log"),
             Self::View(error) => error.fmt(f),
         }
     }
@@ -112,41 +127,58 @@ pub struct AddressSpace<'d, D> {
     regions: [Option<Region>; MAX_REGIONS],
     /// What EL2 holds of the log that is on, or being started or stopped: new mappings in its range use its granule.
     pub(crate) ledger: Option<Ledger>,
-    /// A start or stop is under way: structure is its own.
-    changing: bool,
+    /// The range of a log of which a start or stop is under way: its structure is theirs alone.
+    changing: Option<IpaRange>,
 }
 
 impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     /// An empty address space whose CPU view has `vmid`, which no PE's TLB holds entries of.
     ///
     /// # Errors
-    /// [`SpaceError::NoRoot`].
+    /// No memory for the root of its tree.
     pub fn new<P: Platform>(platform: &P, format: Format, vmid: Vmid) -> Result<Self, SpaceError> {
-        let tree = Tree::new(platform, format).ok_or(SpaceError::NoRoot)?;
+        let tree = Tree::new(platform, format)?;
         Ok(Self {
             cpu: View { tree, walker: CpuWalker { vmid } },
             dma: [const { None }; MAX_DMA_VIEWS],
             regions: [None; MAX_REGIONS],
             ledger: None,
-            changing: false,
+            changing: None,
         })
     }
 
-    /// Adds a view for devices, with all RAM mapped so far; gives back its index. No stream uses it yet.
+    /// Adds a view for devices, with all RAM mapped so far; gives back its index. No stream uses it yet. Where there may
+    /// be a log, [`crate::dirty_log::DirtyLog::attach_view`] is the way.
     ///
     /// # Errors
-    /// As [`AddressSpace::map`].
+    /// The VM has as many as it can, frames are lacking, or there is a log; nothing has been changed.
     pub fn add_dma_view<P: Platform>(
         &mut self,
         platform: &P,
         walker: DmaWalker<'d, D>,
         tier: DmaTier,
     ) -> Result<usize, SpaceError> {
-        let index = self.dma.iter().position(Option::is_none).ok_or(SpaceError::TooMany)?;
-        let tree = Tree::new(platform, self.cpu.tree.format()).ok_or(SpaceError::NoRoot)?;
+        if let Some(range) = self.changing {
+            return Err(SpaceError::Changing(range));
+        }
+        if let Some(ledger) = &self.ledger {
+            return Err(SpaceError::Logged(ledger.range()));
+        }
+        self.insert_dma_view(platform, walker, tier)
+    }
+
+    /// [`AddressSpace::add_dma_view`], whatever a log is doing.
+    pub(crate) fn insert_dma_view<P: Platform>(
+        &mut self,
+        platform: &P,
+        walker: DmaWalker<'d, D>,
+        tier: DmaTier,
+    ) -> Result<usize, SpaceError> {
+        let index = self.dma.iter().position(Option::is_none).ok_or(SpaceError::TooManyViews)?;
+        let tree = Tree::new(platform, self.cpu.tree.format())?;
         let mut dma = DmaView { view: View { tree, walker }, tier };
         let regions = self.regions;
-        for region in regions.iter().flatten().filter(|r| r.reach != Reach::CpuDevice) {
+        for region in regions.iter().flatten().filter(|r| r.reach.devices()) {
             let mapping = self.mapping(region);
             if let Err(error) = map_one(platform, &mut dma.view, &mapping) {
                 dma.view.tree.free(platform);
@@ -163,12 +195,14 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     /// Something is mapped there already, frames are lacking, the region is beyond the address size, or a start or stop
     /// of a log of some of it is under way.
     pub fn map<P: Platform>(&mut self, platform: &P, region: Region) -> Result<(), SpaceError> {
-        if self.changing && self.logs(region.range) {
-            return Err(SpaceError::Logged(region.range));
-        }
-        let place = self.regions.iter().position(Option::is_none).ok_or(SpaceError::TooMany)?;
+        self.check_not_changing(region.range)?;
+        let place = self.regions.iter().position(Option::is_none);
+        let place = place.ok_or(SpaceError::TooManyRegions(region.range))?;
         let mapping = self.mapping(&region);
-        let (cpu, dma) = (region.reach != Reach::DmaDoorbell, region.reach != Reach::CpuDevice);
+        let (cpu, dma) = (region.reach.vcpus(), region.reach.devices());
+        // For the views that are still to come, as for those there are.
+        mapping.check(self.cpu.tree.format())?;
+        self.check_free(&region)?;
 
         let mut frames = if cpu { self.cpu.tree.map_needs(platform, &mapping)? } else { 0 };
         for view in self.dma.iter().flatten().filter(|_| dma) {
@@ -185,6 +219,9 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
         }
         platform.unreserve(reserve);
         self.regions[place] = Some(region);
+        if let Some(ledger) = &self.ledger {
+            ledger.forget_digests(platform, region.range);
+        }
         Ok(())
     }
 
@@ -194,18 +231,17 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     ///
     /// # Errors
     /// No region is exactly `range`, or a start or stop of a log of some of it is under way: nothing was changed. Or
-    /// hardware did not complete an invalidation: the mapping is gone, its memory and table frames stay out of use.
+    /// hardware did not complete an invalidation: the mapping is gone, its memory and table frames stay out of use, and a
+    /// log of some of `range` is untrusted, since devices may still write there unseen.
     pub fn unmap<P: Platform>(&mut self, platform: &P, range: IpaRange) -> Result<(), SpaceError> {
-        if self.changing && self.logs(range) {
-            return Err(SpaceError::Logged(range));
-        }
+        self.check_not_changing(range)?;
         let (place, region) = self
             .regions
             .iter()
             .enumerate()
             .find_map(|(place, r)| r.filter(|r| r.range == range).map(|r| (place, r)))
             .ok_or(SpaceError::NoSuchRegion(range))?;
-        let (cpu, dma) = (region.reach != Reach::DmaDoorbell, region.reach != Reach::CpuDevice);
+        let (cpu, dma) = (region.reach.vcpus(), region.reach.devices());
         for view in self.dma.iter().flatten().filter(|_| dma) {
             view.view.tree.unmap_check(platform, range)?;
         }
@@ -238,33 +274,53 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             });
             result = result.and(unmapped);
         }
+        if let (Err(_), Some(ledger)) = (result, &mut self.ledger)
+            && ledger.range().overlaps(range)
+        {
+            ledger.distrust();
+        }
         result
     }
 
-    /// Whether some of `range` is in a log that is on, or being started or stopped.
-    fn logs(&self, range: IpaRange) -> bool {
-        self.ledger.as_ref().is_some_and(|l| l.range().overlaps(range))
+    fn check_not_changing(&self, range: IpaRange) -> Result<(), SpaceError> {
+        match self.changing {
+            Some(changing) if changing.overlaps(range) => Err(SpaceError::Changing(range)),
+            _ => Ok(()),
+        }
     }
 
-    /// A start has begun.
-    pub(crate) fn begin_log(&mut self, ledger: Ledger) {
+    /// Checks that nobody who will reach `region` reaches another mapping there.
+    fn check_free(&self, region: &Region) -> Result<(), SpaceError> {
+        let taken = self
+            .regions
+            .iter()
+            .flatten()
+            .filter(|r| {
+                r.reach.vcpus() && region.reach.vcpus() || r.reach.devices() && region.reach.devices()
+            })
+            .filter_map(|r| r.range.intersection(region.range))
+            .min_by_key(|common| common.start());
+        taken.map_or(Ok(()), |common| Err(MapError::AlreadyMapped(common.start()).into()))
+    }
+
+    /// A start or stop of a log of `range` has begun.
+    pub(crate) const fn begin_change(&mut self, range: IpaRange) {
+        self.changing = Some(range);
+    }
+
+    /// The start or stop under way has ended.
+    pub(crate) const fn end_change(&mut self) {
+        self.changing = None;
+    }
+
+    /// The log has a ledger: what is mapped in its range from now on enters it by pages.
+    pub(crate) fn set_ledger(&mut self, ledger: Ledger) {
         self.ledger = Some(ledger);
-        self.changing = true;
     }
 
-    /// The start has ended.
-    pub(crate) const fn log_is_on(&mut self) {
-        self.changing = false;
-    }
-
-    /// A stop has begun.
-    pub(crate) const fn log_is_changing(&mut self) {
-        self.changing = true;
-    }
-
-    /// The stop has ended.
+    /// The log has ended.
     pub(crate) fn end_log(&mut self, platform: &impl Platform) {
-        self.changing = false;
+        self.changing = None;
         if let Some(ledger) = self.ledger.take() {
             ledger.free(platform);
         }
@@ -327,6 +383,16 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     pub fn dma_tier(&self) -> DmaTier {
         // Ascending codes promise less; `None` is the least code and stands for no device.
         self.dma_views().map(|v| v.tier).max_by_key(|t| t.code()).unwrap_or(DmaTier::None)
+    }
+
+    /// Whether some view's writes come to be known by digests.
+    pub(crate) fn has_digest_views(&self) -> bool {
+        self.dma_views().any(|dma| dma.tier == DmaTier::Digest)
+    }
+
+    /// Whether what devices write is in no cache that must be invalidated first.
+    pub(crate) fn dma_is_coherent(&self) -> bool {
+        self.dma_views().all(|dma| dma.view.walker.coherent)
     }
 
     /// The leaves of all DMA views together, and their table frames.

@@ -135,8 +135,8 @@ pub trait Cpu {
     /// and queue is coherent. Completion needs a DSB after it.
     fn clean_to_poc(&self, pa: Pa, bytes: u64);
 
-    /// Invalidates the cache lines of `bytes` from `pa`, so that what a device that is not coherent wrote is read
-    /// from memory.
+    /// Cleans and invalidates the cache lines of `bytes` from `pa`, so that what a device that is not coherent wrote is
+    /// read from memory, and nothing that a CPU wrote beside it is lost. Completion needs a DSB after it.
     fn invalidate_from_poc(&self, pa: Pa, bytes: u64);
 
     /// Makes every vCPU that runs on `vttbr` stop at EL2, having executed a DSB there: until [`Cpu::release`] no

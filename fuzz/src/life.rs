@@ -217,9 +217,14 @@ impl<'m> Life<'m> {
             }
             return;
         }
-        // A stop for which a vCPU could not be held has begun.
-        let begun = error == Error::Busy && id == Call::Stop.id() && self.failed;
-        if begun && self.state() == LogState::Stopping {
+        let state = self.state();
+        // A stop, or the undoing of a start, for which a vCPU could not be held has begun.
+        if error == Error::Busy && self.failed && state == LogState::Stopping {
+            return;
+        }
+        // A start that has counted more than there is has not begun.
+        if error == Error::NoMemory && before.state == LogState::Starting && state == LogState::Off {
+            self.check_end();
             return;
         }
         let (log, space) = (self.vm.log.lock(), self.vm.space.read());

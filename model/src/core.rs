@@ -112,6 +112,13 @@ impl Core {
         pa.wrapping_sub(self.parameters.ram.0) < self.parameters.ram_bytes
     }
 
+    pub fn tlb(&self, walker: Walker) -> &Tlb {
+        match walker {
+            Walker::Smmu => &self.smmu.tlb,
+            Walker::Pe(pe) => &self.pes[pe].tlb,
+        }
+    }
+
     pub fn tlb_of(&mut self, walker: Walker) -> &mut Tlb {
         match walker {
             Walker::Smmu => &mut self.smmu.tlb,
@@ -154,7 +161,7 @@ impl Core {
             9..=17 => self.pe_step(),
             18..=23 => self.smmu_step(),
             24..=28 => self.speculate(),
-            29 => {
+            29 if self.parameters.whims => {
                 let walker = self.any_walker();
                 self.evict(walker);
             }

@@ -15,6 +15,7 @@ mod alarm;
 mod core;
 mod descriptor;
 mod device;
+mod due;
 mod journal;
 mod machine;
 mod memory;

@@ -361,12 +361,19 @@ impl Machine {
         self.core.borrow_mut().hold_fails = true;
     }
 
-    /// EL2 has stored into the guest page at `ipa` on behalf of a vCPU.
+    /// EL2 stores into the guest page at `ipa` on behalf of a vCPU, and will tell the log: from now on it may be reported.
+    pub fn el2_stores(&self, ipa: Ipa) {
+        let mut core = self.core.borrow_mut();
+        let step = core.step;
+        // What rule of the log reports it is not hardware's: it counts as a write of the vCPU.
+        core.truth.touch(Walker::Pe(0), ipa.0, step);
+    }
+
+    /// EL2 has stored into the guest page at `ipa` on behalf of a vCPU, and has told the log: its write has completed.
     pub fn el2_wrote(&self, ipa: Ipa) {
+        self.el2_stores(ipa);
         let mut core = self.core.borrow_mut();
         let (step, ipa) = (core.step, ipa.0 & !0xfff);
-        // What rule of the log reports it is not hardware's: it counts as a write of the vCPU.
-        core.truth.touch(Walker::Pe(0), ipa, step);
         let (source, master, completed) = (Source::Cpu, u32::MAX, Some(step));
         core.truth.performed(Write { source, master, ipa, pa: 0, performed: step, completed });
     }
@@ -402,11 +409,23 @@ impl Machine {
         self.core.borrow_mut().truth.set_unmapped(range, unmapped);
     }
 
-    /// The pages of `range` enter the log of `source` dirty: a view or a mapping came while it was on.
+    /// Whether accesses to the page at `ipa` may fault now.
+    #[must_use]
+    pub fn may_fault(&self, ipa: Ipa) -> bool {
+        self.core.borrow().truth.may_fault(ipa.0)
+    }
+
+    /// The pages of `range`, which are logged, enter the log of `source` dirty: a view or a mapping came while it was on,
+    /// or a device may have written them unseen. The next report of them names each.
     pub fn enters_dirty(&self, source: Source, range: IpaRange) {
         let mut core = self.core.borrow_mut();
         let step = core.step;
         core.truth.enters_dirty(source, range, step);
+    }
+
+    /// A sync or clear of `sources` found `pages` dirty, and could not deliver them: they are in the log as before.
+    pub fn undelivered(&self, sources: &[Source], pages: &[u64]) {
+        self.core.borrow_mut().truth.undelivered(sources, pages);
     }
 
     /// The next command is refused with `code` (CMDQ_CONS.ERR, §7.1).
@@ -416,7 +435,20 @@ impl Machine {
 
     /// The SMMU stops answering, or answers again.
     pub fn set_dead(&self, dead: bool) {
-        self.core.borrow_mut().smmu.dead = dead;
+        self.core.borrow_mut().smmu.dead_from = dead.then_some(0);
+    }
+
+    /// The SMMU stops answering `steps` steps from now.
+    pub fn die_after(&self, steps: u64) {
+        let mut core = self.core.borrow_mut();
+        core.smmu.dead_from = Some(core.step + steps);
+    }
+
+    /// Whether the SMMU answers, and has answered all that it was asked.
+    #[must_use]
+    pub fn smmu_answers(&self) -> bool {
+        let core = self.core.borrow();
+        !core.smmu_is_dead() && core.smmu.commands_waiting() == 0
     }
 
     /// The guest memory of `bytes` from `pa` is given to somebody else: nothing may lead there.
@@ -480,7 +512,7 @@ impl Machine {
         report: Report,
         pages: &[u64],
     ) -> Result<(), String> {
-        self.core.borrow_mut().truth.synced(began, |ipa| range.contains(ipa), sources, report, pages)
+        self.settle(began, |ipa| range.contains(ipa), sources, report, pages)
     }
 
     /// As [`Machine::synced`], of a clear that was asked for the pages `wanted` alone (guest addresses, ascending).
@@ -495,7 +527,19 @@ impl Machine {
         report: Report,
         pages: &[u64],
     ) -> Result<(), String> {
-        let asked = |ipa: Ipa| wanted.binary_search(&ipa.0).is_ok();
-        self.core.borrow_mut().truth.synced(began, asked, sources, report, pages)
+        self.settle(began, |ipa| wanted.binary_search(&ipa.0).is_ok(), sources, report, pages)
+    }
+
+    fn settle(
+        &self,
+        began: u64,
+        asked: impl Fn(Ipa) -> bool,
+        sources: &[Source],
+        report: Report,
+        pages: &[u64],
+    ) -> Result<(), String> {
+        let core = &mut *self.core.borrow_mut();
+        core.tally.retried += core.truth.synced(began, asked, sources, report, pages)?;
+        Ok(())
     }
 }

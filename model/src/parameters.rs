@@ -22,6 +22,9 @@ pub struct Parameters {
     /// Chance, of 1024, that a write through a translation is accompanied by a dirty bit that the architecture permits
     /// and nothing wrote (IHI 0070 §3.13.4; Arm ARM D8.5, RJCXVS).
     pub spurious: u32,
+    /// TLBs forget, and walks begin anywhere, as chance has it. Otherwise they keep all they have room for, and begin at the
+    /// last table descriptor they have: for measurements.
+    pub whims: bool,
 }
 
 /// What the SMMU can do.
@@ -79,6 +82,7 @@ impl Parameters {
             pes: PeParameters { count: 2, hafdbs: true, conflict_aborts: true, tlb_entries: 192 },
             pace: 512,
             spurious: 4,
+            whims: true,
         }
     }
 }

@@ -11,10 +11,7 @@ impl Core {
     }
 
     fn entries(&self, walker: Walker) -> &[crate::tlb::Entry] {
-        match walker {
-            Walker::Smmu => &self.smmu.tlb.entries,
-            Walker::Pe(pe) => &self.pes[pe].tlb.entries,
-        }
+        &self.tlb(walker).entries
     }
 
     /// Something in hardware that would still use the table frames from `first`.

@@ -44,6 +44,10 @@ pub struct Tally {
     pub cpu_faults: u64,
     /// Accesses of vCPUs and devices to memory that was being unmapped, or was.
     pub expected_faults: u64,
+    /// Pages reported at last that could not be delivered before.
+    pub retried: u64,
+    /// Descriptors that walks of the SMMU have read.
+    pub smmu_reads: u64,
 }
 
 impl AddAssign for Tally {
@@ -67,5 +71,7 @@ impl AddAssign for Tally {
         self.write_faults += other.write_faults;
         self.cpu_faults += other.cpu_faults;
         self.expected_faults += other.expected_faults;
+        self.retried += other.retried;
+        self.smmu_reads += other.smmu_reads;
     }
 }

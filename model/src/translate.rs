@@ -60,7 +60,7 @@ impl Core {
             return Ok(hit);
         }
         let entry = self.walk(walker, regime, ipa)?;
-        if self.random.chance(960) {
+        if !self.parameters.whims || self.random.chance(960) {
             self.cache(walker, entry);
         }
         Ok(entry)

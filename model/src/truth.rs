@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use strandline::addr::{Ipa, IpaRange, StreamId};
 
+use crate::due::{Due, Dues};
 use crate::update::Walker;
 
 /// Who wrote.
@@ -91,6 +92,7 @@ pub(crate) struct Truth {
     began: u64,
     /// Guest memory that is being unmapped, or is: accesses may fault.
     unmapped: Vec<IpaRange>,
+    dues: Dues,
 }
 
 impl Truth {
@@ -99,11 +101,18 @@ impl Truth {
         self.touched.insert((source, ipa & !0xfff), step);
     }
 
-    /// The pages of `range` enter the log of `source` dirty.
+    /// The pages of `range` enter the log of `source` dirty: its next report names them.
     pub fn enters_dirty(&mut self, source: Source, range: IpaRange, step: u64) {
-        for page in (range.start().0..range.end().0).step_by(0x1000) {
-            self.touched.insert((source, page), step);
+        let pages = (range.start().0..range.end().0).step_by(0x1000);
+        self.touched.extend(pages.clone().map(|page| ((source, page), step)));
+        if self.logging {
+            self.dues.owe(&[source], pages, Due::Entered);
         }
+    }
+
+    /// `pages` were found dirty by `sources` together, and could not be delivered.
+    pub fn undelivered(&mut self, sources: &[Source], pages: &[u64]) {
+        self.dues.owe(sources, pages.iter().copied(), Due::Undelivered);
     }
 
     pub fn set_unmapped(&mut self, range: IpaRange, unmapped: bool) {
@@ -142,14 +151,17 @@ impl Truth {
     pub fn start_ended(&mut self) {
         self.logging = true;
         self.unreported.clear();
+        self.dues.clear();
     }
 
     pub fn stopped(&mut self) {
         self.logging = false;
         self.unreported.clear();
+        self.dues.clear();
     }
 
-    /// A sync of the pages that `asked` names and of `sources` that began at `began` has reported `pages`.
+    /// A sync of the pages that `asked` names and of `sources` that began at `began` has reported `pages`: gives back how
+    /// many of these could not be delivered before.
     pub fn synced(
         &mut self,
         began: u64,
@@ -157,13 +169,12 @@ impl Truth {
         sources: &[Source],
         report: Report,
         pages: &[u64],
-    ) -> Result<(), String> {
+    ) -> Result<u64, String> {
         let reported =
             |write: &Write| sources.contains(&write.source) && pages.binary_search(&write.ipa).is_ok();
         let lost = self.unreported.iter().find(|w| {
             let due = w.completed.is_some_and(|c| c < began);
-            let asked = sources.contains(&w.source) && asked(Ipa(w.ipa));
-            due && asked && !reported(w)
+            due && sources.contains(&w.source) && asked(Ipa(w.ipa)) && !reported(w)
         });
         if let Some(write) = lost {
             return Err(format!("lost: {write:x?} by the sync that began at {began:#x}"));
@@ -171,13 +182,14 @@ impl Truth {
         if report.exact {
             pages.iter().try_for_each(|page| self.check_invented(sources, *page))?;
         }
+        let retried = self.dues.settle(asked, sources, report.clear, pages)?;
         if report.clear {
             self.unreported.retain(|w| !reported(w));
             for key in pages.iter().flat_map(|p| sources.iter().map(|s| (*s, *p))) {
                 self.cleaned.insert(key, began);
             }
         }
-        Ok(())
+        Ok(retried)
     }
 
     fn check_invented(&self, sources: &[Source], page: u64) -> Result<(), String> {

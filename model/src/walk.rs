@@ -46,7 +46,7 @@ impl Core {
                     return Ok(entry);
                 }
                 Shape::Table(table) => {
-                    if self.random.coin() {
+                    if !self.parameters.whims || self.random.coin() {
                         self.cache(walker, entry);
                     }
                     position = Position { table, level: entry.level + 1, born: entry.born };
@@ -58,9 +58,14 @@ impl Core {
     /// The root, or any cached table descriptor on the way.
     fn walk_from(&mut self, walker: Walker, regime: Regime, ipa: u64) -> Position {
         let cached: Vec<usize> = self.tlb_of(walker).tables(regime.vmid, ipa).collect();
-        if !cached.is_empty() && self.random.chance(640) {
-            let chosen = cached[self.random.index(cached.len())];
-            let entry = self.tlb_of(walker).entries[chosen];
+        let deepest = |i: &usize| self.tlb(walker).entries[*i].level;
+        let chosen = match self.parameters.whims {
+            false => cached.iter().copied().max_by_key(deepest),
+            true if cached.is_empty() || !self.random.chance(640) => None,
+            true => Some(cached[self.random.index(cached.len())]),
+        };
+        if let Some(chosen) = chosen {
+            let entry = self.tlb(walker).entries[chosen];
             if let Some(table) = entry.table() {
                 self.tally.cached_walks += 1;
                 return Position { table, level: entry.level + 1, born: entry.born };
@@ -89,6 +94,7 @@ impl Core {
             return Err(Reason::External);
         };
         let look = self.memory.look(walker.observer(), at, &mut self.random);
+        self.tally.smmu_reads += u64::from(walker == Walker::Smmu);
         self.tally.old_values_read += u64::from(look.old);
         if look.premature {
             let value = look.value;

@@ -4,8 +4,10 @@ use core::fmt;
 
 use strandline_abi::{DmaTier, LogSource};
 
-use super::{DirtyLog, Phase};
-use crate::addr::{PageSize, Vmid};
+use super::digest::Digests;
+use super::start::is_supported;
+use super::{DirtyLog, Ledger, Phase, STEP_PAGES_DIGEST};
+use crate::addr::{IpaRange, PageSize, Vmid};
 use crate::address_space::{AddressSpace, SpaceError};
 use crate::hw::{Barrier, DmaTlb, Platform};
 use crate::stage2::{DmaWalker, Harvest, Retired, ViewError, Walker};
@@ -17,11 +19,16 @@ pub enum AttachError {
     Changing,
     /// The view would weaken the log that is on to this tier, and the caller did not allow that.
     Weaker(DmaTier),
+    /// The log that is on can't know writes in this way.
+    NoTier(DmaTier),
+    /// The view's writes were to come to be known by digests, and there is no key for them.
+    NoKey,
     /// There is no DMA view with this index.
     NoSuchView(usize),
     /// The address space can't take the view; nothing was changed.
     Space(SpaceError),
-    /// The view's last invalidation did not complete: it is gone, its frames and its VMID stay out of use.
+    /// The view's last invalidation did not complete: it is gone, its frames and its VMID stay out of use, and a log that
+    /// is on is untrusted.
     View(ViewError),
 }
 
@@ -32,6 +39,8 @@ impl fmt::Display for AttachError {
             Self::Weaker(tier) => {
                 write!(f, "the device would weaken the log that is on to '{tier}': allow that")
             }
+            Self::NoTier(tier) => write!(f, "logging by tier '{tier}' is not supported"),
+            Self::NoKey => f.write_str("logging by digests needs a key: give the log one"),
             Self::NoSuchView(index) => write!(f, "there is no DMA view {index}"),
             Self::Space(error) => error.fmt(f),
             Self::View(error) => error.fmt(f),
@@ -56,7 +65,8 @@ pub enum Weakening {
 
 impl DirtyLog {
     /// Adds a view for devices, as [`AddressSpace::add_dma_view`] does; under a log its pages have the log's granule
-    /// and enter it dirty. Gives back its index. No stream uses it yet.
+    /// and enter it dirty (those of a digest view, if it is not the first one, as they are). Gives back its index. No
+    /// stream uses it yet.
     ///
     /// # Errors
     /// [`AttachError`]; nothing has been changed.
@@ -73,21 +83,33 @@ impl DirtyLog {
             Phase::On(on) => on,
             Phase::Starting(_) | Phase::Stopping(_) => return Err(AttachError::Changing),
         };
+        if !is_supported(tier) {
+            return Err(AttachError::NoTier(tier));
+        }
         let weaker = space.dma_tier() != DmaTier::None && tier.code() > space.dma_tier().code();
         if weaker && weakening == Weakening::Refused {
             return Err(AttachError::Weaker(tier));
         }
-        // What a stop will unlink: at most a table for each 2 MiB of the range, and one at either end.
-        let roots = on.range.bytes().div_ceil(PageSize::Size2M.bytes()) + 2;
-        let frames = Retired::frames_for(usize::try_from(roots).unwrap_or(usize::MAX));
-        let reserve = platform.reserve(frames).map_err(|lack| AttachError::Space(lack.into()))?;
-        match space.add_dma_view(platform, walker, tier) {
-            Ok(index) => {
-                on.dma_retired[index] = Some(Retired::new(reserve));
+        let digests = match (&space.ledger, tier, self.key) {
+            (Some(Ledger { digests: None, .. }), DmaTier::Digest, Some(key)) => {
+                Some(Digests::unknown(platform, on.range.pages(), key).map_err(SpaceError::from)?)
+            }
+            (Some(Ledger { digests: None, .. }), DmaTier::Digest, None) => return Err(AttachError::NoKey),
+            _ => None,
+        };
+        match attach(platform, space, on.range, walker, tier) {
+            Ok((index, retired)) => {
+                on.dma_retired[index] = Some(retired);
+                if let (Some(digests), Some(ledger)) = (digests, &mut space.ledger) {
+                    ledger.digests = Some(digests);
+                    on.step_pages = STEP_PAGES_DIGEST;
+                }
                 Ok(index)
             }
             Err(error) => {
-                platform.unreserve(reserve);
+                if let Some(digests) = digests {
+                    digests.free(platform);
+                }
                 Err(error.into())
             }
         }
@@ -115,7 +137,11 @@ impl DirtyLog {
         {
             retired.end(platform);
         }
-        dma.view.walker.invalidate(platform, &dma.view.tree).map_err(AttachError::View)?;
+        if let Err(error) = dma.view.walker.invalidate(platform, &dma.view.tree) {
+            // What it knew of writes is gone with it.
+            let _untrusted = self.distrust();
+            return Err(AttachError::View(error));
+        }
         // Hardware's last updates are visible to this CPU only behind a barrier after the CMD_SYNC (IHI 0070 §3.13.4).
         platform.barrier(Barrier::DsbSy);
         if let Some(ledger) = &space.ledger {
@@ -127,5 +153,26 @@ impl DirtyLog {
         let vmid = dma.view.walker.vmid;
         dma.view.tree.free(platform);
         Ok(vmid)
+    }
+}
+
+/// Adds a view to a log of `logged`: its index, and room for the tables that a stop of the log will unlink.
+fn attach<'d, P: Platform, D: DmaTlb>(
+    platform: &P,
+    space: &mut AddressSpace<'d, D>,
+    logged: IpaRange,
+    walker: DmaWalker<'d, D>,
+    tier: DmaTier,
+) -> Result<(usize, Retired), SpaceError> {
+    // At most a table for each 2 MiB of the range, and one at either end.
+    let roots = logged.bytes().div_ceil(PageSize::Size2M.bytes()) + 2;
+    let frames = Retired::frames_for(usize::try_from(roots).unwrap_or(usize::MAX));
+    let reserve = platform.reserve(frames)?;
+    match space.insert_dma_view(platform, walker, tier) {
+        Ok(index) => Ok((index, Retired::new(reserve))),
+        Err(error) => {
+            platform.unreserve(reserve);
+            Err(error)
+        }
     }
 }

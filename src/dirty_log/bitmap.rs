@@ -22,12 +22,20 @@ impl Bitmap {
         pages.div_ceil(8 * PAGE_BYTES).next_power_of_two().trailing_zeros()
     }
 
-    /// An empty bitmap for `pages` pages; `None` where there is no memory for it.
-    pub fn new(platform: &(impl Memory + Frames), pages: u64) -> Option<Self> {
-        let block = platform.alloc(Self::order(pages))?;
-        let words = usize::try_from(pages.div_ceil(BITS)).ok()?;
-        platform.fill(block.pa(), words, |_| 0);
-        Some(Self { block, pages })
+    /// Memory for a bitmap for `pages` pages, whose bits are anything before [`Bitmap::empty`]; `None` where there is
+    /// none.
+    pub fn new(platform: &impl Frames, pages: u64) -> Option<Self> {
+        Some(Self { block: platform.alloc(Self::order(pages))?, pages })
+    }
+
+    /// Takes all bits of frame `frame` of the bitmap out, which nobody else reaches yet; `false` where it has no such
+    /// frame.
+    pub fn empty(&self, memory: &impl Memory, frame: u64) -> bool {
+        let there = frame < self.pages.div_ceil(8 * PAGE_BYTES);
+        if there {
+            memory.fill(self.block.pa().offset(frame * PAGE_BYTES), (PAGE_BYTES / 8) as usize, |_| 0);
+        }
+        there
     }
 
     /// Gives its memory back.
@@ -92,10 +100,16 @@ mod tests {
     use super::*;
     use crate::fake::Fake;
 
+    fn emptied(fake: &Fake, pages: u64) -> Bitmap {
+        let bitmap = Bitmap::new(fake, pages).unwrap();
+        assert!(bitmap.empty(fake, 0) && !bitmap.empty(fake, 1));
+        bitmap
+    }
+
     #[test]
     fn bits_are_read_and_taken_at_any_offset() {
         let fake = Fake::new(2);
-        let bitmap = Bitmap::new(&fake, 200).unwrap();
+        let bitmap = emptied(&fake, 200);
         bitmap.set(&fake, 60, 10);
         assert_eq!(bitmap.get(&fake, 60), 0x3ff);
         assert_eq!(bitmap.get(&fake, 0), 0xf000_0000_0000_0000);
@@ -109,7 +123,7 @@ mod tests {
     #[test]
     fn bits_behind_the_end_are_neither_set_nor_read() {
         let fake = Fake::new(2);
-        let bitmap = Bitmap::new(&fake, 70).unwrap();
+        let bitmap = emptied(&fake, 70);
         bitmap.set(&fake, 68, 1000);
         assert_eq!(bitmap.get(&fake, 64), 0b11_0000);
         assert_eq!(bitmap.get(&fake, 128), 0);

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use strandline_abi::DmaTier;
+use strandline_abi::{DmaTier, Tiers};
 
 use crate::addr::Ipa;
 use crate::frames::OutOfFrames;
@@ -28,6 +28,10 @@ pub enum LogError {
     NoCpuTier,
     /// A device's writes were to come to be known in a way that does not exist yet.
     NoDmaTier(DmaTier),
+    /// Writes would come to be known in weaker ways than the caller demands: these.
+    Weaker(Tiers),
+    /// Devices' writes were to come to be known by digests, and there is no key for them.
+    NoKey,
     /// Table frames are lacking.
     OutOfFrames(OutOfFrames),
     /// The word with this index could not be delivered: it and those behind it are still in the log.
@@ -51,6 +55,10 @@ impl fmt::Display for LogError {
             Self::OutsideLog(ipa) => write!(f, "{ipa} is outside the logged range"),
             Self::NoCpuTier => f.write_str("this CPU has no hardware dirty state (FEAT_HAFDBS)"),
             Self::NoDmaTier(tier) => write!(f, "logging by tier '{tier}' is not supported"),
+            Self::Weaker(tiers) => {
+                write!(f, "the log would be weaker than demanded: CPU {}, devices {}", tiers.cpu, tiers.dma)
+            }
+            Self::NoKey => f.write_str("logging by digests needs a key: give the log one"),
             Self::OutOfFrames(lack) => lack.fmt(f),
             Self::NotDelivered(word) => {
                 write!(f, "word {word} of the bitmap could not be delivered: sync again")

@@ -6,6 +6,7 @@
 
 mod attach;
 mod bitmap;
+mod digest;
 mod error;
 mod fault;
 mod ledger;
@@ -19,26 +20,32 @@ use strandline_abi::{CpuTier, LogState, Tiers};
 
 pub use attach::{AttachError, Weakening};
 pub use bitmap::Bitmap;
+pub use digest::{DigestKey, PAGE_WORDS};
 pub use error::LogError;
 pub use fault::WriteFault;
 pub(crate) use ledger::Ledger;
+pub use start::Request;
 pub use sync::{Cleared, Delivery, Synced};
 
 use crate::addr::{IpaRange, PAGE_BYTES};
 use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
+use crate::frames::FrameReserve;
 use crate::hw::Platform;
-use crate::stage2::{Merge, Retired, Split};
+use crate::stage2::{Count, Merge, Retired, Split, ViewError};
 
 /// The range a sync or clear handles in one call at the most: its bitmap is one 4 KiB page.
 pub const STEP_PAGES: u64 = 8 * PAGE_BYTES;
+/// The same of a log with digests, each page of which is read.
+pub const STEP_PAGES_DIGEST: u64 = 1024;
 
 /// The log of one VM.
 #[derive(Debug)]
 pub struct DirtyLog {
     phase: Phase,
     cpu_tier: CpuTier,
+    key: Option<DigestKey>,
     statistics: Statistics,
-    /// Blocks split by the start under way, or else the last one.
+    /// Blocks split by the last start that ended.
     split_by_start: u64,
 }
 
@@ -74,6 +81,8 @@ enum Phase {
 #[derive(Debug)]
 struct On {
     range: IpaRange,
+    /// Pages of a step of a sync or clear.
+    step_pages: u64,
     /// Room for the tables that a stop unlinks.
     cpu_retired: Retired,
     dma_retired: [Option<Retired>; MAX_DMA_VIEWS],
@@ -84,18 +93,65 @@ struct On {
 /// A start under way.
 #[derive(Debug)]
 struct Starting {
-    on: On,
-    cpu: Option<Split>,
-    dma: [Option<Split>; MAX_DMA_VIEWS],
+    request: Request,
+    stage: Stage,
     steps: u64,
+    /// Blocks split so far.
+    blocks: u64,
 }
 
-/// A stop under way.
+/// How far a start has come.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a log holds one of them, and there is no heap to put the larger on"
+)]
+enum Stage {
+    /// What it will take is being counted: nothing has been taken.
+    Counting(Counting),
+    /// Everything has been taken; views are being split.
+    Splitting(Splitting),
+}
+
+/// What the views need, counted one after the other.
+#[derive(Debug)]
+struct Counting {
+    cpu: Count,
+    dma: [Option<Count>; MAX_DMA_VIEWS],
+}
+
+/// A ledger that is being made.
+#[derive(Debug)]
+struct Preparing {
+    ledger: Ledger,
+    /// Frames of each bitmap that are empty.
+    emptied: u64,
+    /// For its digests.
+    reserve: FrameReserve,
+}
+
+/// The splits of the views, one after the other.
+#[derive(Debug)]
+struct Splitting {
+    on: On,
+    /// Until it is ready.
+    preparing: Option<Preparing>,
+    /// What is left of the range whose first digests are still to be taken.
+    undigested: Option<IpaRange>,
+    cpu: Option<Split>,
+    dma: [Option<Split>; MAX_DMA_VIEWS],
+}
+
+/// A stop under way, or a start that is being undone.
 #[derive(Debug)]
 struct Stopping {
     on: On,
     cpu: Option<Merge>,
     dma: [Option<Merge>; MAX_DMA_VIEWS],
+    /// The DMA views have been invalidated: what was merged in them is being freed.
+    invalidated: bool,
+    /// Why a start is being undone.
+    abandoned: Option<ViewError>,
     steps: u64,
 }
 
@@ -107,11 +163,32 @@ impl On {
     }
 }
 
+impl Splitting {
+    /// Gives back what the splits have not used.
+    fn end(self, platform: &impl Platform) -> On {
+        if let Some(preparing) = self.preparing {
+            platform.unreserve(preparing.reserve);
+            preparing.ledger.free(platform);
+        }
+        for split in self.dma.into_iter().flatten().chain(self.cpu) {
+            split.end(platform);
+        }
+        self.on
+    }
+}
+
 impl DirtyLog {
     /// A log that is off, of a VM whose vCPUs' writes come to be known by `cpu_tier`.
     #[must_use]
     pub fn new(cpu_tier: CpuTier) -> Self {
-        Self { phase: Phase::Off, cpu_tier, statistics: Statistics::default(), split_by_start: 0 }
+        Self { phase: Phase::Off, cpu_tier, key: None, statistics: Statistics::default(), split_by_start: 0 }
+    }
+
+    /// The same with a key, without which a VM with devices of the digest tier can't be logged.
+    #[must_use]
+    pub const fn with_key(mut self, key: DigestKey) -> Self {
+        self.key = Some(key);
+        self
     }
 
     /// What it is doing.
@@ -131,9 +208,8 @@ impl DirtyLog {
     pub const fn range(&self) -> Option<IpaRange> {
         match &self.phase {
             Phase::Off => None,
-            Phase::Starting(Starting { on, .. }) | Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => {
-                Some(on.range)
-            }
+            Phase::Starting(starting) => Some(starting.request.range),
+            Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => Some(on.range),
         }
     }
 
@@ -153,19 +229,21 @@ impl DirtyLog {
     /// VMIDs of the VM's views have been invalidated since. The views are freed apart, as they are.
     pub fn dismantle(self, platform: &impl Platform) {
         let mut on = match self.phase {
-            Phase::Off => return,
+            Phase::Off | Phase::Starting(Starting { stage: Stage::Counting(_), .. }) => return,
             Phase::On(on) | Phase::Stopping(Stopping { on, .. }) => on,
-            Phase::Starting(starting) => {
-                for split in starting.dma.into_iter().flatten().chain(starting.cpu) {
-                    split.end(platform);
-                }
-                starting.on
-            }
+            Phase::Starting(Starting { stage: Stage::Splitting(splitting), .. }) => splitting.end(platform),
         };
         for retired in on.dma_retired.iter_mut().flatten().chain([&mut on.cpu_retired]) {
-            retired.free(platform);
+            retired.free(platform, u64::MAX);
         }
         on.free(platform);
+    }
+
+    const fn not_changing(&self) -> Result<(), LogError> {
+        match &self.phase {
+            Phase::Starting(_) | Phase::Stopping(_) => Err(LogError::Changing),
+            Phase::Off | Phase::On(_) => Ok(()),
+        }
     }
 
     fn on(&self) -> Result<&On, LogError> {

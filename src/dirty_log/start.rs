@@ -1,17 +1,44 @@
 //! Starting a log: count and reserve everything, split every view, invalidate once.
 
-use strandline_abi::{CpuTier, DmaTier};
+use strandline_abi::{CpuTier, DmaTier, Tiers};
 
-use super::{DirtyLog, Ledger, LogError, On, Phase, Progress, Starting};
-use crate::addr::{IpaRange, PageSize};
-use crate::address_space::{AddressSpace, DmaView, MAX_DMA_VIEWS};
+use super::digest::{self, DigestKey, Digests};
+use super::{
+    Counting, DirtyLog, Ledger, LogError, On, Phase, Preparing, Progress, STEP_PAGES, STEP_PAGES_DIGEST,
+    Splitting, Stage, Starting, Stopping,
+};
+use crate::addr::{IpaRange, PAGE_SHIFT, PageSize};
+use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
 use crate::frames::{FrameReserve, OutOfFrames};
 use crate::hw::{DmaTlb, Platform};
 use crate::sabotage;
-use crate::stage2::{LeafState, Retired, Split, SplitNeeds, Tree, View, ViewError, Walker};
+use crate::stage2::{Count, LeafState, Retired, Split, SplitNeeds, View, ViewError, Walker};
 
-/// The grain of a log.
-const GRAIN: PageSize = PageSize::Size4K;
+/// What a start asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is to be logged: RAM of the VM.
+    pub range: IpaRange,
+    /// Blocks larger than this are split. A leaf that is larger than a page is reported whole, with what lies beside the
+    /// range in it.
+    pub granule: PageSize,
+    /// The weakest ways of knowing writes that will do; [`CpuTier::None`] and [`DmaTier::None`] where any will.
+    pub weakest: Tiers,
+}
+
+impl From<IpaRange> for Request {
+    /// A log of pages, by whatever tiers there are.
+    fn from(range: IpaRange) -> Self {
+        let weakest = Tiers { cpu: CpuTier::None, dma: DmaTier::None };
+        Self { range, granule: PageSize::Size4K, weakest }
+    }
+}
+
+/// Whether `tiers` are as good as `weakest`: ascending codes promise less, and 0 asks for nothing.
+fn suffice(tiers: Tiers, weakest: Tiers) -> bool {
+    (weakest.cpu == CpuTier::None || tiers.cpu.code() <= weakest.cpu.code())
+        && (weakest.dma == DmaTier::None || tiers.dma.code() <= weakest.dma.code())
+}
 
 /// The state in which the leaves of a view enter a log: clean where a write will show, dirty where none does.
 const fn initial_state(tier: DmaTier) -> LeafState {
@@ -21,118 +48,97 @@ const fn initial_state(tier: DmaTier) -> LeafState {
     }
 }
 
-/// What one view of a start takes.
-struct ViewNeeds {
-    split: SplitNeeds,
-    retired: usize,
+/// Whether a log can know writes in this way.
+pub(super) const fn is_supported(tier: DmaTier) -> bool {
+    !matches!(tier, DmaTier::Stall)
 }
 
-impl ViewNeeds {
-    fn of(tree: &Tree, platform: &impl Platform, range: IpaRange) -> Self {
-        let split = Split::needs(tree, platform, range, GRAIN);
-        // A stop unlinks one sub-tree for each block split now, and perhaps one of what was small before.
-        Self { split, retired: Retired::frames_for(split.blocks + 1) }
-    }
+/// Frames of each bitmap emptied in one step.
+const STEP_FRAMES: u64 = 64;
 
-    const fn frames(&self) -> usize {
-        self.split.frames + self.retired
-    }
+/// Pages whose first digests are taken in one step.
+const STEP_DIGESTS: u64 = 256;
 
-    fn retired(&self, reserve: &mut FrameReserve) -> Retired {
-        Retired::new(reserve.split_off(self.retired))
-    }
+/// What the stop of a view will take after `split`: it unlinks one sub-tree for each block split now, and perhaps one of
+/// what was small before.
+const fn retired_frames(split: SplitNeeds) -> usize {
+    Retired::frames_for(split.blocks + 1)
+}
 
-    fn split(&self, range: IpaRange, state: LeafState, reserve: &mut FrameReserve) -> Split {
-        Split::new(range, GRAIN, state, reserve.split_off(self.split.frames))
-    }
+/// All frames a view takes.
+const fn frames(split: SplitNeeds) -> usize {
+    split.frames + retired_frames(split)
 }
 
 impl DirtyLog {
-    /// Starts a log of `range`, which is RAM of the VM: after it has ended, every write that completes is reported
-    /// by the first sync that begins after it.
+    /// Starts a log as `request` says (a range alone: of pages, by whatever tiers there are): after it has ended, every
+    /// write that completes is reported by the first sync that begins after it.
     ///
-    /// `step` is 0 in the first call and then what [`Progress::More`] said. The first call counts and reserves, and
-    /// fails without having changed anything; later ones split block by block, the structure taken exclusively.
-    /// The last one ends with exactly one invalidation of each DMA view.
+    /// `step` is 0 in the first call and then what [`Progress::More`] said. The first calls count, and reserve everything
+    /// that is needed: until then nothing has been changed. Later ones split block by block, the structure taken
+    /// exclusively. The last one ends with exactly one invalidation of each DMA view.
     ///
     /// # Errors
-    /// [`LogError`]; a start that fails after its first call is undone before it returns.
+    /// [`LogError`]. What has been changed is undone before [`LogError::Abandoned`] is reported, by calls of their own if it
+    /// takes more than one. [`LogError::NotHeld`] where a vCPU could not be stopped for that: call it again, with that step.
+    /// [`LogError::Untrusted`] where hardware did not answer then either: the log is off, and tables stay out of use.
     pub fn start<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
         space: &mut AddressSpace<'_, D>,
-        range: IpaRange,
+        request: impl Into<Request>,
         step: u64,
     ) -> Result<Progress, LogError> {
+        let request = request.into();
         match &self.phase {
-            Phase::Off if step == 0 => {
-                let (starting, ledger) = self.prepare(platform, space, range)?;
-                space.begin_log(ledger);
-                self.phase = Phase::Starting(starting);
-                self.split_by_start = 0;
-            }
+            Phase::Off if step == 0 => self.begin_start(space, request)?,
             Phase::Off => return Err(LogError::OutOfStep(0)),
-            Phase::Starting(starting) if starting.on.range == range && step != 0 => {
-                if step != starting.steps {
-                    return Err(LogError::OutOfStep(starting.steps));
+            Phase::Starting(Starting { request: begun, steps, .. }) if *begun == request && step != 0 => {
+                if step != *steps {
+                    return Err(LogError::OutOfStep(*steps));
                 }
+            }
+            Phase::Stopping(Stopping { abandoned: Some(_), on, .. }) if on.range == request.range => {
+                return self.go_on_stopping(platform, space, step);
             }
             Phase::Starting(_) | Phase::Stopping(_) => return Err(LogError::Changing),
             Phase::On(_) => return Err(LogError::AlreadyOn),
         }
-        match self.advance(platform, space) {
-            Ok(progress) => Ok(progress),
-            Err(error) => {
-                self.undo(platform, space)?;
-                Err(LogError::Abandoned(error))
-            }
-        }
+        self.advance(platform, space)
     }
 
-    /// Blocks split so far by the start under way, or by the last one where none is; in all views.
-    #[must_use]
-    pub const fn blocks_split_by_start(&self) -> u64 {
-        self.split_by_start
-    }
-
-    fn prepare<P: Platform, D: DmaTlb>(
-        &self,
-        platform: &P,
-        space: &AddressSpace<'_, D>,
-        range: IpaRange,
-    ) -> Result<(Starting, Ledger), LogError> {
+    fn begin_start<D: DmaTlb>(
+        &mut self,
+        space: &mut AddressSpace<'_, D>,
+        request: Request,
+    ) -> Result<(), LogError> {
+        let Request { range, granule, weakest } = request;
         if self.cpu_tier == CpuTier::None {
             return Err(LogError::NoCpuTier);
         }
-        let unknown = |tier: &DmaTier| matches!(tier, DmaTier::Stall | DmaTier::Digest);
-        if let Some(tier) = space.dma_views().map(|view| view.tier).find(unknown) {
+        if let Some(tier) = space.dma_views().map(|view| view.tier).find(|tier| !is_supported(*tier)) {
             return Err(LogError::NoDmaTier(tier));
+        }
+        let tiers = self.tiers(space);
+        if !suffice(tiers, weakest) {
+            return Err(LogError::Weaker(tiers));
+        }
+        if space.has_digest_views() && self.key.is_none() {
+            return Err(LogError::NoKey);
         }
         if let Some(outside) = space.first_outside_ram(range) {
             return Err(LogError::OutsideRam(outside));
         }
-        let cpu_needs = ViewNeeds::of(&space.cpu.tree, platform, range);
-        let dma_needs = space.dma.each_ref().map(|v| {
-            v.as_ref().map(|v: &DmaView<'_, D>| {
-                (ViewNeeds::of(&v.view.tree, platform, range), initial_state(v.tier))
-            })
+        let cpu = Count::new(range, granule);
+        let dma = space.dma.each_ref().map(|view| view.as_ref().map(|_| Count::new(range, granule)));
+        space.begin_change(range);
+        self.phase = Phase::Starting(Starting {
+            request,
+            stage: Stage::Counting(Counting { cpu, dma }),
+            steps: 0,
+            blocks: 0,
         });
-        let frames = cpu_needs.frames() + dma_needs.iter().flatten().map(|(n, _)| n.frames()).sum::<usize>();
-        let (ledger, mut reserve) = reserve_all(platform, range, frames)?;
-
-        let mut splits = [const { None }; MAX_DMA_VIEWS];
-        let mut dma_retired = [const { None }; MAX_DMA_VIEWS];
-        for (i, (needs, state)) in dma_needs.iter().enumerate().filter_map(|(i, n)| Some((i, n.as_ref()?))) {
-            let split = needs.split(range, *state, &mut reserve);
-            splits[i] = (!sabotage::NO_DMA_SPLIT).then_some(split);
-            dma_retired[i] = Some(needs.retired(&mut reserve));
-        }
-        let split = cpu_needs.split(range, LeafState::WritableClean, &mut reserve);
-        let cpu_retired = cpu_needs.retired(&mut reserve);
-        platform.unreserve(reserve);
-        let on = On { range, cpu_retired, dma_retired, untrusted: false };
-        let cpu = (!sabotage::NO_CPU_SPLIT).then_some(split);
-        Ok((Starting { on, cpu, dma: splits, steps: 0 }, ledger))
+        Ok(())
     }
 
     /// Does one bounded part of the start under way.
@@ -140,24 +146,167 @@ impl DirtyLog {
         &mut self,
         platform: &P,
         space: &mut AddressSpace<'_, D>,
-    ) -> Result<Progress, ViewError> {
+    ) -> Result<Progress, LogError> {
         let Phase::Starting(starting) = &mut self.phase else { return Ok(Progress::Done) };
         starting.steps += 1;
-        let mut blocks = None;
-        if starting.cpu.is_some() {
-            blocks = Some(split_step(platform, &mut starting.cpu, &mut space.cpu)?);
-        } else {
-            for (split, view) in starting.dma.iter_mut().zip(space.dma.iter_mut()) {
-                if let (Some(_), Some(view)) = (&split, view) {
-                    blocks = Some(split_step(platform, split, &mut view.view)?);
-                    break;
-                }
+        let more = Progress::More(starting.steps);
+        if let Stage::Counting(counting) = &mut starting.stage {
+            if !counting.step(platform, space) {
+                return Ok(more);
+            }
+            let key = self.key.filter(|_| space.has_digest_views());
+            if let Err(lack) = starting.take_all(platform, space, key) {
+                space.end_change();
+                self.phase = Phase::Off;
+                return Err(lack.into());
             }
         }
-        if let Some(blocks) = blocks {
-            self.split_by_start += blocks;
-            self.statistics.blocks_split += blocks;
-            return Ok(Progress::More(starting.steps));
+        let Stage::Splitting(splitting) = &mut starting.stage else { return Ok(more) };
+        match splitting.step(platform, space) {
+            Ok(Stepped { done, blocks }) => {
+                starting.blocks += blocks;
+                self.statistics.blocks_split += blocks;
+                if !done {
+                    return Ok(more);
+                }
+                self.split_by_start = starting.blocks;
+            }
+            Err(error) => return self.undo(platform, space, error),
+        }
+        space.end_change();
+        self.take_phase(|phase| match phase {
+            Phase::Starting(Starting { stage: Stage::Splitting(splitting), .. }) => Phase::On(splitting.on),
+            other => other,
+        });
+        Ok(Progress::Done)
+    }
+
+    /// Begins to undo the start under way: what was split is merged.
+    fn undo<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+        error: ViewError,
+    ) -> Result<Progress, LogError> {
+        self.begin_stop(platform, space, Some(error));
+        self.go_on_stopping(platform, space, 0)
+    }
+
+    /// Blocks split so far by the start under way, or by the last one where none is; in all views.
+    #[must_use]
+    pub const fn blocks_split_by_start(&self) -> u64 {
+        match &self.phase {
+            Phase::Starting(starting) => starting.blocks,
+            _ => self.split_by_start,
+        }
+    }
+
+    /// Replaces the phase by what `change` makes of it.
+    pub(super) fn take_phase(&mut self, change: impl FnOnce(Phase) -> Phase) {
+        self.phase = change(core::mem::replace(&mut self.phase, Phase::Off));
+    }
+}
+
+impl Starting {
+    /// Takes all that was counted, or nothing.
+    fn take_all<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &AddressSpace<'_, D>,
+        key: Option<DigestKey>,
+    ) -> Result<(), OutOfFrames> {
+        let Stage::Counting(counting) = &self.stage else { return Ok(()) };
+        let range = self.request.range;
+        let (preparing, reserve) = reserve_all(platform, range, counting.frames(), key)?;
+        let mut splitting = counting.splitting(platform, space, self.request, reserve);
+        splitting.preparing = Some(preparing);
+        if key.is_some() {
+            splitting.undigested = Some(range);
+            splitting.on.step_pages = STEP_PAGES_DIGEST;
+        }
+        self.stage = Stage::Splitting(splitting);
+        Ok(())
+    }
+}
+
+impl Counting {
+    /// Does one bounded part; `true` when all views are counted.
+    fn step<P: Platform, D: DmaTlb>(&mut self, platform: &P, space: &AddressSpace<'_, D>) -> bool {
+        let mut counted = self.cpu.step(&space.cpu.tree, platform);
+        for (count, view) in self.dma.iter_mut().zip(&space.dma) {
+            if let (true, Some(count), Some(view)) = (counted, count, view) {
+                counted = count.step(&view.view.tree, platform);
+            }
+        }
+        counted
+    }
+
+    /// Table frames that splits and the stop will take.
+    fn frames(&self) -> usize {
+        self.dma.iter().flatten().chain([&self.cpu]).map(|count| frames(count.needs())).sum()
+    }
+
+    /// Divides `reserve`, which holds [`Counting::frames`].
+    fn splitting<P: Platform, D: DmaTlb>(
+        &self,
+        platform: &P,
+        space: &AddressSpace<'_, D>,
+        request: Request,
+        mut reserve: FrameReserve,
+    ) -> Splitting {
+        let Request { range, granule, .. } = request;
+        let mut split = |needs: SplitNeeds, state| {
+            let split = Split::new(range, granule, state, reserve.split_off(needs.frames));
+            (split, Retired::new(reserve.split_off(retired_frames(needs))))
+        };
+        let mut dma = [const { None }; MAX_DMA_VIEWS];
+        let mut dma_retired = [const { None }; MAX_DMA_VIEWS];
+        for (i, (count, view)) in self.dma.iter().zip(&space.dma).enumerate() {
+            if let (Some(count), Some(view)) = (count, view) {
+                let (split, retired) = split(count.needs(), initial_state(view.tier));
+                dma[i] = (!sabotage::NO_DMA_SPLIT).then_some(split);
+                dma_retired[i] = Some(retired);
+            }
+        }
+        let (cpu, cpu_retired) = split(self.cpu.needs(), LeafState::WritableClean);
+        platform.unreserve(reserve);
+        let on = On { range, step_pages: STEP_PAGES, cpu_retired, dma_retired, untrusted: false };
+        let cpu = (!sabotage::NO_CPU_SPLIT).then_some(cpu);
+        Splitting { on, preparing: None, undigested: None, cpu, dma }
+    }
+}
+
+/// What a step of a start has done.
+struct Stepped {
+    /// All views are split and invalidated.
+    done: bool,
+    /// Blocks it has split.
+    blocks: u64,
+}
+
+impl Stepped {
+    const fn part(blocks: u64) -> Self {
+        Self { done: false, blocks }
+    }
+}
+
+impl Splitting {
+    /// Does one bounded part: of emptying the bitmaps, of a view's split, or the invalidations after the last one.
+    fn step<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+    ) -> Result<Stepped, ViewError> {
+        if !self.prepare_ledger(platform, space) || !self.take_digests(platform, space) {
+            return Ok(Stepped::part(0));
+        }
+        if self.cpu.is_some() {
+            return split_step(platform, &mut self.cpu, &mut space.cpu).map(Stepped::part);
+        }
+        for (split, view) in self.dma.iter_mut().zip(space.dma.iter_mut()) {
+            if let (Some(_), Some(view)) = (&split, view) {
+                return split_step(platform, split, &mut view.view).map(Stepped::part);
+            }
         }
         for view in space.dma.iter().flatten() {
             view.view.walker.invalidate(platform, &view.view.tree)?;
@@ -165,30 +314,47 @@ impl DirtyLog {
                 view.view.walker.invalidate(platform, &view.view.tree)?;
             }
         }
-        space.log_is_on();
-        self.take_phase(|phase| match phase {
-            Phase::Starting(starting) => Phase::On(starting.on),
-            other => other,
-        });
-        Ok(Progress::Done)
+        Ok(Stepped { done: true, blocks: 0 })
     }
 
-    /// Undoes a start under way: merges what was split.
-    fn undo<P: Platform, D: DmaTlb>(
+    /// Does a bounded part of making the ledger; `true` when it is made, and in use.
+    fn prepare_ledger<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
         space: &mut AddressSpace<'_, D>,
-    ) -> Result<(), LogError> {
-        let mut step = 0;
-        while let Progress::More(next) = self.stop(platform, space, step)? {
-            step = next;
+    ) -> bool {
+        let Some(mut preparing) = self.preparing.take() else { return true };
+        for _ in 0..STEP_FRAMES {
+            if !preparing.one_frame(platform) {
+                platform.unreserve(preparing.reserve);
+                space.set_ledger(preparing.ledger);
+                return true;
+            }
+            platform.relax();
         }
-        Ok(())
+        self.preparing = Some(preparing);
+        false
     }
 
-    /// Replaces the phase by what `change` makes of it.
-    pub(super) fn take_phase(&mut self, change: impl FnOnce(Phase) -> Phase) {
-        self.phase = change(core::mem::replace(&mut self.phase, Phase::Off));
+    /// Takes a bounded part of the first digests; `true` when all are taken.
+    fn take_digests<P: Platform, D: DmaTlb>(&mut self, platform: &P, space: &AddressSpace<'_, D>) -> bool {
+        let Some(left) = self.undigested.take() else { return true };
+        let pages = left.pages().min(STEP_DIGESTS);
+        let Ok(part) = IpaRange::new(left.start(), pages << PAGE_SHIFT) else { return true };
+        digest::keep_first(platform, space, part);
+        self.undigested = IpaRange::new(part.end(), left.bytes() - part.bytes()).ok();
+        self.undigested.is_none()
+    }
+}
+
+impl Preparing {
+    /// Empties one frame of the bitmaps, or else links one of the digests; `false` when there is none left.
+    fn one_frame<P: Platform>(&mut self, platform: &P) -> bool {
+        if self.ledger.empty_frame(platform, self.emptied) {
+            self.emptied += 1;
+            return true;
+        }
+        self.ledger.digests.as_mut().is_some_and(|digests| digests.link(platform, &mut self.reserve))
     }
 }
 
@@ -209,21 +375,30 @@ fn split_step<P: Platform, W: Walker<P>>(
     Ok(blocks)
 }
 
-/// Takes everything a start needs, or nothing.
+/// Takes everything a start needs, or nothing: `frames` for the views, and the ledger, with digests where there is a
+/// key for them.
 fn reserve_all(
     platform: &impl Platform,
     range: IpaRange,
     frames: usize,
-) -> Result<(Ledger, FrameReserve), LogError> {
-    let needed = frames + Ledger::frames(range.pages());
-    let lack = || LogError::OutOfFrames(OutOfFrames { needed, free: platform.free_frames() });
+    key: Option<DigestKey>,
+) -> Result<(Preparing, FrameReserve), OutOfFrames> {
+    let needed = frames + Ledger::frames(range.pages(), key.is_some());
+    let lack = || OutOfFrames { needed, free: platform.free_frames() };
     if platform.free_frames() < needed {
         return Err(lack());
     }
-    let reserve = platform.reserve(frames).map_err(|_| lack())?;
-    let Some(ledger) = Ledger::new(platform, range) else {
+    let single = if key.is_some() { Digests::single_frames(range.pages()) } else { 0 };
+    let mut reserve = platform.reserve(frames + single).map_err(|_| lack())?;
+    let Some(mut ledger) = Ledger::new(platform, range) else {
         platform.unreserve(reserve);
         return Err(lack());
     };
-    Ok((ledger, reserve))
+    if key.is_some_and(|key| !ledger.add_digests(platform, key)) {
+        ledger.free(platform);
+        platform.unreserve(reserve);
+        return Err(lack());
+    }
+    let for_digests = reserve.split_off(single);
+    Ok((Preparing { ledger, emptied: 0, reserve: for_digests }, reserve))
 }

@@ -1,6 +1,6 @@
 //! Stopping a log: every leaf writable-dirty, tables merged back to the largest blocks, one invalidation.
 
-use super::{DirtyLog, LogError, On, Phase, Progress, Stopping};
+use super::{DirtyLog, LogError, Phase, Progress, Stage, Starting, Statistics, Stopping};
 use crate::addr::IpaRange;
 use crate::address_space::AddressSpace;
 use crate::hw::{DmaTlb, Platform};
@@ -9,14 +9,27 @@ use crate::stage2::{Merge, Retired, View, ViewError, Walker};
 impl DirtyLog {
     /// Stops the log, or undoes a start that has been begun and not ended. What was not yet reported is dropped.
     ///
-    /// `step` is 0 in the first call and then what [`Progress::More`] said, or 0 again. The last call ends with exactly one
-    /// invalidation of each DMA view, and then frees the tables that were merged.
+    /// `step` is 0 in the first call and then what [`Progress::More`] said, or 0 again. After the last merge comes exactly
+    /// one invalidation of each DMA view, and only then its tables that were merged are freed.
     ///
     /// # Errors
     /// [`LogError::NotOn`], [`LogError::OutOfStep`]; [`LogError::NotHeld`] where a vCPU could not be stopped: the stop is
     /// still under way, call it again (with step 0). [`LogError::Untrusted`] where hardware did not complete the
     /// invalidation: the log is off then, and the tables it covered stay out of use.
     pub fn stop<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+        step: u64,
+    ) -> Result<Progress, LogError> {
+        match self.go_on_stopping(platform, space, step) {
+            Err(LogError::Abandoned(_)) => Ok(Progress::Done),
+            result => result,
+        }
+    }
+
+    /// [`DirtyLog::stop`]; [`LogError::Abandoned`] at the end where a start that has failed is undone.
+    pub(super) fn go_on_stopping<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
         space: &mut AddressSpace<'_, D>,
@@ -31,67 +44,57 @@ impl DirtyLog {
             Phase::Stopping(_) => {}
             Phase::Starting(_) | Phase::On(_) if step != 0 => return Err(LogError::OutOfStep(0)),
             Phase::Starting(_) | Phase::On(_) => {
-                space.log_is_changing();
-                self.begin_stop(platform);
+                self.begin_stop(platform, space, None);
             }
         }
-        let result = self.merge(platform, space);
-        if result == Err(ViewError::HoldTimeout) {
-            return Err(LogError::NotHeld);
-        }
-        if let Phase::Stopping(stopping) = &mut self.phase {
-            stopping.steps += 1;
-        }
-        if result != Ok(false) {
-            self.end_stop(platform, space);
-        }
-        match (result, &self.phase) {
-            (Err(_), _) => Err(LogError::Untrusted),
-            (Ok(_), Phase::Stopping(stopping)) => Ok(Progress::More(stopping.steps)),
-            (Ok(_), _) => Ok(Progress::Done),
+        let Phase::Stopping(stopping) = &mut self.phase else {
+            // Nothing had been taken yet.
+            return Ok(Progress::Done);
+        };
+        match stopping.step(platform, space, &mut self.statistics) {
+            Err(ViewError::HoldTimeout) => Err(LogError::NotHeld),
+            Ok(false) => {
+                stopping.steps += 1;
+                Ok(Progress::More(stopping.steps))
+            }
+            Ok(true) => {
+                let abandoned = stopping.abandoned;
+                self.end_stop(platform, space);
+                abandoned.map_or(Ok(Progress::Done), |error| Err(LogError::Abandoned(error)))
+            }
+            Err(_) => {
+                self.end_stop(platform, space);
+                Err(LogError::Untrusted)
+            }
         }
     }
 
-    fn begin_stop<P: Platform>(&mut self, platform: &P) {
-        self.take_phase(|phase| {
-            let on = match phase {
-                Phase::On(on) => on,
-                Phase::Starting(starting) => {
-                    for split in starting.dma.into_iter().flatten().chain(starting.cpu) {
-                        split.end(platform);
-                    }
-                    starting.on
-                }
-                other => return other,
-            };
-            let merge = Merge::new(on.range);
-            let dma = on.dma_retired.each_ref().map(|r| r.as_ref().map(|_| Merge::new(on.range)));
-            Phase::Stopping(Stopping { on, cpu: Some(merge), dma, steps: 0 })
-        });
-    }
-
-    /// Does one bounded part of the stop under way; `true` when all views are merged and invalidated.
-    fn merge<P: Platform, D: DmaTlb>(
+    /// Turns to stopping; to off where a start has taken nothing yet.
+    pub(super) fn begin_stop<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
         space: &mut AddressSpace<'_, D>,
-    ) -> Result<bool, ViewError> {
-        let Phase::Stopping(Stopping { on, cpu, dma, .. }) = &mut self.phase else { return Ok(true) };
-        let whole = space.one_region();
-        if cpu.is_some() {
-            self.statistics.blocks_merged +=
-                merge_step(platform, cpu, &mut space.cpu, &mut on.cpu_retired, whole)?;
-            return Ok(false);
-        }
-        let views = space.dma.iter_mut().zip(on.dma_retired.iter_mut());
-        for (merge, (view, retired)) in dma.iter_mut().zip(views) {
-            if let (Some(_), Some(view), Some(retired)) = (&merge, view, retired) {
-                self.statistics.blocks_merged += merge_step(platform, merge, &mut view.view, retired, whole)?;
-                return Ok(false);
-            }
-        }
-        invalidate_and_free(platform, space, on)?;
-        Ok(true)
+        abandoned: Option<ViewError>,
+    ) {
+        self.take_phase(|phase| {
+            let (on, steps) = match phase {
+                Phase::On(on) => (on, 0),
+                Phase::Starting(Starting { stage: Stage::Splitting(splitting), steps, .. }) => {
+                    (splitting.end(platform), steps)
+                }
+                Phase::Starting(_) => {
+                    space.end_change();
+                    return Phase::Off;
+                }
+                other => return other,
+            };
+            space.begin_change(on.range);
+            let merge = Merge::new(on.range);
+            let dma = on.dma_retired.each_ref().map(|r| r.as_ref().map(|_| Merge::new(on.range)));
+            // A start that is undone goes on with the step its caller has.
+            let steps = if abandoned.is_some() { steps.saturating_sub(1) } else { 0 };
+            Phase::Stopping(Stopping { on, cpu: Some(merge), dma, invalidated: false, abandoned, steps })
+        });
     }
 
     fn end_stop<P: Platform, D: DmaTlb>(&mut self, platform: &P, space: &mut AddressSpace<'_, D>) {
@@ -103,6 +106,43 @@ impl DirtyLog {
             }
             other => other,
         });
+    }
+}
+
+impl Stopping {
+    /// Does one bounded part of the stop; `true` when all views are merged and invalidated, and everything is freed.
+    fn step<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+        statistics: &mut Statistics,
+    ) -> Result<bool, ViewError> {
+        let whole = space.one_region();
+        let on = &mut self.on;
+        if self.cpu.is_some() {
+            let retired = &mut on.cpu_retired;
+            statistics.blocks_merged += merge_step(platform, &mut self.cpu, &mut space.cpu, retired, whole)?;
+            return Ok(false);
+        }
+        let views = space.dma.iter_mut().zip(on.dma_retired.iter_mut());
+        for (merge, (view, retired)) in self.dma.iter_mut().zip(views) {
+            if let (Some(_), Some(view), Some(retired)) = (&merge, view, retired) {
+                statistics.blocks_merged += merge_step(platform, merge, &mut view.view, retired, whole)?;
+                return Ok(false);
+            }
+        }
+        if !self.invalidated {
+            for view in space.dma.iter().flatten() {
+                view.view.walker.invalidate(platform, &view.view.tree)?;
+            }
+            self.invalidated = true;
+        }
+        let mut views = space.dma.iter_mut().zip(on.dma_retired.iter_mut());
+        let freed = views.all(|(view, retired)| match (view, retired) {
+            (Some(view), Some(retired)) => view.view.free_some_retired(platform, retired),
+            _ => true,
+        });
+        Ok(freed)
     }
 }
 
@@ -123,18 +163,4 @@ fn merge_step<P: Platform, W: Walker<P>>(
         *place = None;
     }
     Ok(blocks)
-}
-
-fn invalidate_and_free<P: Platform, D: DmaTlb>(
-    platform: &P,
-    space: &mut AddressSpace<'_, D>,
-    on: &mut On,
-) -> Result<(), ViewError> {
-    for (view, retired) in space.dma.iter_mut().zip(on.dma_retired.iter_mut()) {
-        if let (Some(view), Some(retired)) = (view, retired) {
-            view.view.walker.invalidate(platform, &view.view.tree)?;
-            view.view.free_retired(platform, retired);
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use strandline_abi::{DmaTier, Flags, LogSource};
 
 use super::bitmap::ones;
-use super::{DirtyLog, Ledger, LogError, STEP_PAGES};
+use super::{DirtyLog, Ledger, LogError, digest};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
 use crate::address_space::AddressSpace;
 use crate::hw::{DmaTlb, Memory, Platform};
@@ -26,7 +26,7 @@ pub struct Cleared {
 
 impl DirtyLog {
     /// Checks that a sync or clear of `range` is possible now, and gives back its first step: at most
-    /// [`STEP_PAGES`] from page `done` of it.
+    /// [`STEP_PAGES`](super::STEP_PAGES), with digests [`STEP_PAGES_DIGEST`](super::STEP_PAGES_DIGEST), from page `done` of it.
     ///
     /// # Errors
     /// The log is not on, the range is not all logged, or `done` is not where a step begins.
@@ -36,18 +36,25 @@ impl DirtyLog {
             let outside = if range.start() < on.range.start() { range.start() } else { on.range.end() };
             return Err(LogError::OutsideLog(outside.max(range.start())));
         }
-        if done >= range.pages() || !done.is_multiple_of(STEP_PAGES) {
+        if done >= range.pages() || !done.is_multiple_of(on.step_pages) {
             return Err(LogError::OutOfStep(0));
         }
         let start = Ipa(range.start().0 + (done << PAGE_SHIFT));
-        let pages = (range.pages() - done).min(STEP_PAGES);
+        let pages = (range.pages() - done).min(on.step_pages);
         IpaRange::new(start, pages << PAGE_SHIFT).map_err(|_| LogError::OutOfStep(0))
     }
 
     /// What EL2 holds of the log, where it is on and `part` lies in it.
-    fn ledger<'s, D>(&self, space: &'s AddressSpace<'_, D>, part: IpaRange) -> Result<&'s Ledger, LogError> {
+    fn ledger<'s, D>(
+        &mut self,
+        space: &'s AddressSpace<'_, D>,
+        part: IpaRange,
+    ) -> Result<&'s Ledger, LogError> {
         self.on()?;
         let ledger = space.ledger.as_ref().ok_or(LogError::NotOn)?;
+        if ledger.is_incomplete() {
+            return Err(self.distrust());
+        }
         if ledger.range().covers(part) { Ok(ledger) } else { Err(LogError::OutsideLog(part.start())) }
     }
 
@@ -146,12 +153,10 @@ fn collect<P: Platform, D: DmaTlb>(
         }
     }
     if flags.names(LogSource::Dma) {
-        for dma in space.dma_views() {
-            let hardware = dma.tier == DmaTier::Hardware;
-            if hardware {
-                dma.view.walker.collect_updates(platform)?;
-            }
-            let mode = if hardware { mode } else { Harvest::Assume };
+        collect_dma_updates(platform, space)?;
+        ranges.clone().for_each(|range| digest::compare(platform, space, ledger, range, clean));
+        for dma in space.dma_views().filter(|dma| dma.tier != DmaTier::Digest) {
+            let mode = if dma.tier == DmaTier::Hardware { mode } else { Harvest::Assume };
             let (mut cleaned, mut hull) = (false, None);
             for range in ranges.clone() {
                 cleaned |= dma.view.tree.harvest(platform, range, mode, |at, n| {
@@ -162,6 +167,21 @@ fn collect<P: Platform, D: DmaTlb>(
             if cleaned && let Some((first, end)) = hull {
                 dma.view.walker.invalidate_leaves(platform, &dma.view.tree, first, end)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the updates of all SMMUs that keep dirty state visible: one CMD_SYNC each, however many views are behind it.
+fn collect_dma_updates<P: Platform, D: DmaTlb>(
+    platform: &P,
+    space: &AddressSpace<'_, D>,
+) -> Result<(), ViewError> {
+    let walkers =
+        || space.dma_views().filter(|dma| dma.tier == DmaTier::Hardware).map(|dma| &dma.view.walker);
+    for (index, walker) in walkers().enumerate() {
+        if !walkers().take(index).any(|before| core::ptr::eq(before.tlb, walker.tlb)) {
+            walker.collect_updates(platform)?;
         }
     }
     Ok(())

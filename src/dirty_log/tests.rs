@@ -2,6 +2,7 @@
 
 mod attach;
 mod bad_input;
+mod digest;
 mod reading;
 
 use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
@@ -41,6 +42,32 @@ fn start(log: &mut DirtyLog, fake: &Fake, space: &mut AddressSpace<'_, FakeTlb>,
         (step, steps) = (next, steps + 1);
     }
     steps
+}
+
+/// Calls start until it has ended, and says how.
+fn ends(
+    log: &mut DirtyLog,
+    fake: &Fake,
+    space: &mut AddressSpace<'_, FakeTlb>,
+    range: IpaRange,
+) -> Result<Progress, LogError> {
+    ends_from(log, fake, space, range, 0)
+}
+
+/// [`ends`], `step` being the next.
+fn ends_from(
+    log: &mut DirtyLog,
+    fake: &Fake,
+    space: &mut AddressSpace<'_, FakeTlb>,
+    range: IpaRange,
+    mut step: u64,
+) -> Result<Progress, LogError> {
+    loop {
+        match log.start(fake, space, range, step) {
+            Ok(Progress::More(next)) => step = next,
+            ended => return ended,
+        }
+    }
 }
 
 fn stop(log: &mut DirtyLog, fake: &Fake, space: &mut AddressSpace<'_, FakeTlb>) {
@@ -247,18 +274,13 @@ fn a_start_during_which_hardware_fails_is_undone() {
     let before = (space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames());
     let mut log = DirtyLog::new(CpuTier::Hardware);
     tlb.failures.borrow_mut().push(DmaTlbError::Timeout);
-    let (mut step, all) = (0, range(RAM, 8 * M));
-    let error = loop {
-        match log.start(&fake, &mut space, all, step) {
-            Ok(Progress::More(next)) => step = next,
-            other => break other,
-        }
-    };
+    let all = range(RAM, 8 * M);
+    let error = ends(&mut log, &fake, &mut space, all);
     assert!(matches!(error, Err(LogError::Abandoned(_))), "{error:?}");
     assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
 
     fake.hold_result.set(Err(HoldTimeout));
-    let error = log.start(&fake, &mut space, all, 0);
+    let error = ends(&mut log, &fake, &mut space, all);
     assert!(matches!(error, Err(LogError::Abandoned(_))), "{error:?}");
     assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
 }
@@ -322,8 +344,8 @@ fn logged_memory_is_unmapped_through_its_log_alone_and_not_while_that_changes() 
     let mut log = DirtyLog::new(CpuTier::Hardware);
     assert!(matches!(log.start(&fake, &mut space, range(RAM, 2 * M), 0), Ok(Progress::More(1))));
     let leaves = space.cpu_view().tree.leaves();
-    assert_eq!(space.unmap(&fake, all), Err(SpaceError::Logged(all)));
-    assert_eq!(space.unmap(&fake, all), Err(SpaceError::Logged(all)));
+    assert_eq!(space.unmap(&fake, all), Err(SpaceError::Changing(all)));
+    assert_eq!(space.unmap(&fake, all), Err(SpaceError::Changing(all)));
     assert_eq!(space.cpu_view().tree.leaves(), leaves);
     stop(&mut log, &fake, &mut space);
     assert_eq!(space.unmap(&fake, all), Ok(()));
@@ -474,13 +496,11 @@ fn a_vm_that_ends_in_the_middle_of_a_stop_gives_every_frame_back() {
 
 #[test]
 fn a_tier_that_does_not_exist_yet_is_refused() {
-    for tier in [DmaTier::Stall, DmaTier::Digest] {
-        let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-        let mut space = space(&fake, &tlb, 8 * M, tier);
-        let mut log = DirtyLog::new(CpuTier::Hardware);
-        let refused = log.start(&fake, &mut space, range(RAM, 8 * M), 0);
-        assert_eq!((refused, log.state()), (Err(LogError::NoDmaTier(tier)), LogState::Off));
-    }
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Stall);
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    let refused = log.start(&fake, &mut space, range(RAM, 8 * M), 0);
+    assert_eq!((refused, log.state()), (Err(LogError::NoDmaTier(DmaTier::Stall)), LogState::Off));
 }
 
 #[test]
@@ -491,8 +511,149 @@ fn nothing_is_mapped_in_a_range_whose_log_is_being_started() {
         (range(RAM, 8 * M), Region { range: range(RAM, M), pa: Pa(0x9000_0000), reach: Reach::Ram });
     let mut log = DirtyLog::new(CpuTier::Hardware);
     log.start(&fake, &mut space, all, 0).unwrap();
-    assert_eq!(space.map(&fake, region), Err(SpaceError::Logged(region.range)));
-    assert_eq!(space.unmap(&fake, all), Err(SpaceError::Logged(all)));
+    assert_eq!(space.map(&fake, region), Err(SpaceError::Changing(region.range)));
+    assert_eq!(space.unmap(&fake, all), Err(SpaceError::Changing(all)));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "many GiB take Miri too long")]
+fn no_step_of_a_start_or_stop_grows_with_the_range() {
+    let (fake, tlb) = (Fake::new(36_000), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 32 * G, DmaTier::Hardware);
+    let before = (space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames());
+    let (mut log, all) = (DirtyLog::new(CpuTier::Hardware), range(RAM, 32 * G));
+    // One step: what is filled is one table or one frame of a bitmap, each with a window for interrupts.
+    let most = |trace: &[Event], what: fn(&Event) -> bool| {
+        let count = trace.iter().filter(|e| what(e)).count();
+        assert!(count <= 1200, "{count}");
+        count
+    };
+    let (mut step, mut fills, mut frees, mut steps) = (0, 0, 0, 0);
+    take_trace();
+    while let Progress::More(next) = log.start(&fake, &mut space, all, step).unwrap() {
+        fills += most(&take_trace(), |e| matches!(e, Event::Fill(..)));
+        (step, steps) = (next, steps + 1);
+    }
+    // Two views of 32 trees of 513 tables, two bitmaps of 256 frames.
+    assert_eq!(fills, 2 * 32 * 513 + 2 * 256);
+    assert!(steps > 64, "{steps}");
+    step = 0;
+    while let Progress::More(next) = log.stop(&fake, &mut space, step).unwrap() {
+        frees += most(&take_trace(), |e| matches!(e, Event::Free(_)));
+        step = next;
+    }
+    frees += take_trace().iter().filter(|e| matches!(e, Event::Free(_))).count();
+    assert!(frees >= 2 * 32 * 513, "{frees}");
+    assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "many GiB take Miri too long")]
+fn a_large_start_that_lacks_frames_says_so_after_counting_and_has_changed_nothing() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 16 * G, DmaTier::Hardware);
+    let before = (space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames());
+    let (mut log, all) = (DirtyLog::new(CpuTier::Hardware), range(RAM, 16 * G));
+    take_trace();
+    assert_eq!(log.start(&fake, &mut space, all, 0), Ok(Progress::More(1)));
+    assert_eq!((log.state(), log.range()), (LogState::Starting, Some(all)));
+    let taken = Region { range: range(RAM, M), pa: Pa(0x9000_0000), reach: Reach::Ram };
+    assert_eq!(space.map(&fake, taken), Err(SpaceError::Changing(taken.range)));
+    let Err(LogError::OutOfFrames(lack)) = ends_from(&mut log, &fake, &mut space, all, 1) else { panic!() };
+    // For each view 16 trees of 513 tables and a list; two bitmaps of 128 frames.
+    assert_eq!(lack.needed, 2 * (16 * 513 + 1) + 2 * 128);
+    assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
+    assert_eq!((take_trace(), log.state()), (vec![], LogState::Off));
+    assert_eq!(space.map(&fake, taken), Err(SpaceError::Map(MapError::AlreadyMapped(Ipa(RAM)))));
+}
+
+#[test]
+fn a_start_that_is_given_up_while_it_counts_or_empties_bitmaps_has_taken_nothing() {
+    for steps in 0..3 {
+        let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+        let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+        let before = (space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames());
+        let (mut log, all) = (DirtyLog::new(CpuTier::Hardware), range(RAM, 8 * M));
+        let mut step = 0;
+        for _ in 0..=steps {
+            if let Progress::More(next) = log.start(&fake, &mut space, all, step).unwrap() {
+                step = next;
+            }
+        }
+        stop(&mut log, &fake, &mut space);
+        assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
+        assert_eq!((log.state(), log.range()), (LogState::Off, None));
+        assert!(space.unmap(&fake, all).is_ok());
+    }
+}
+
+#[test]
+fn a_start_whose_undoing_waits_for_a_vcpu_goes_on_with_the_same_step() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let before = (space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames());
+    let (mut log, all) = (DirtyLog::new(CpuTier::Hardware), range(RAM, 8 * M));
+    tlb.failures.borrow_mut().push(DmaTlbError::Timeout);
+    let mut step = 0;
+    while log.state() != LogState::Stopping {
+        match log.start(&fake, &mut space, all, step) {
+            Ok(Progress::More(next)) => step = next,
+            held => assert_eq!(held, Err(LogError::NotHeld)),
+        }
+        // Once the CPU view is split no vCPU stops any more.
+        let split = space.cpu_view().tree.leaves().pages_4k > 0;
+        fake.hold_result.set(if split { Err(HoldTimeout) } else { Ok(()) });
+    }
+    assert_eq!(log.state(), LogState::Stopping);
+    assert_eq!(log.start(&fake, &mut space, all, step), Err(LogError::NotHeld));
+    fake.hold_result.set(Ok(()));
+    let ended = ends_from(&mut log, &fake, &mut space, all, step);
+    assert_eq!(ended, Err(LogError::Abandoned(ViewError::Dma(DmaTlbError::Timeout))));
+    assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
+}
+
+#[test]
+fn what_no_view_could_take_is_refused_before_there_is_a_view() {
+    let fake = Fake::new(64);
+    let mut space = AddressSpace::<FakeTlb>::new(&fake, Format::new(36).unwrap(), Vmid(1)).unwrap();
+    let region = |start, bytes, pa, reach| Region { range: range(start, bytes), pa: Pa(pa), reach };
+    let ram = region(RAM, 8 * M, 0x8000_0000, Reach::Ram);
+    space.map(&fake, ram).unwrap();
+    let free = fake.free_frames();
+    let refused = |space: &mut AddressSpace<'_, FakeTlb>, region| match space.map(&fake, region) {
+        Err(SpaceError::Map(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    let doorbell = |start, pa| region(start, 0x1000, pa, Reach::DmaDoorbell);
+    let taken = MapError::AlreadyMapped(Ipa(RAM + M));
+    assert_eq!(refused(&mut space, doorbell(RAM + M, 0x0809_0000)), taken);
+    let beyond = doorbell(1 << 36, 0x0809_0000);
+    assert_eq!(refused(&mut space, beyond), MapError::OutOfFormat(beyond.range));
+    assert_eq!(refused(&mut space, doorbell(0x0809_0000, 0x0809_0010)), MapError::BadPa(Pa(0x0809_0010)));
+    space.map(&fake, doorbell(0x0809_0000, 0x0809_0000)).unwrap();
+    let same = MapError::AlreadyMapped(Ipa(0x0809_0000));
+    assert_eq!(refused(&mut space, doorbell(0x0809_0000, 0x0809_0000)), same);
+    assert_eq!(refused(&mut space, region(0x0800_0000, 2 * M, 0x9000_0000, Reach::Ram)), same);
+    // A device's registers and a doorbell never meet.
+    space.map(&fake, region(0x0809_0000, 0x1000, 0x0809_0000, Reach::CpuDevice)).unwrap();
+    assert!(fake.free_frames() < free);
+    let tlb = FakeTlb::default();
+    let walker = DmaWalker { tlb: &tlb, vmid: Vmid(2), coherent: true };
+    assert_eq!(space.add_dma_view(&fake, walker, DmaTier::Assume), Ok(0));
+}
+
+#[test]
+fn no_view_comes_past_a_log() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let (mut log, all) = (DirtyLog::new(CpuTier::Hardware), range(RAM, 8 * M));
+    let walker = || DmaWalker { tlb: &tlb, vmid: Vmid(3), coherent: true };
+    log.start(&fake, &mut space, all, 0).unwrap();
+    assert_eq!(space.add_dma_view(&fake, walker(), DmaTier::Assume), Err(SpaceError::Changing(all)));
+    ends_from(&mut log, &fake, &mut space, all, 1).unwrap();
+    assert_eq!(space.add_dma_view(&fake, walker(), DmaTier::Assume), Err(SpaceError::Logged(all)));
+    stop(&mut log, &fake, &mut space);
+    assert_eq!(space.add_dma_view(&fake, walker(), DmaTier::Assume), Ok(1));
 }
 
 #[test]

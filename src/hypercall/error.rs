@@ -45,7 +45,10 @@ impl From<LogError> for CallError {
             LogError::AlreadyOn | LogError::Changing | LogError::NotHeld => Self::new(Error::Busy, 0),
             LogError::OutOfStep(expected) => Self::invalid(expected),
             LogError::OutsideRam(ipa) | LogError::OutsideLog(ipa) => Self::new(Error::OutOfRange, ipa.0),
-            LogError::NoCpuTier | LogError::NoDmaTier(_) => Self::new(Error::NotSupported, 0),
+            LogError::NoCpuTier | LogError::NoDmaTier(_) | LogError::NoKey => {
+                Self::new(Error::NotSupported, 0)
+            }
+            LogError::Weaker(tiers) => Self::new(Error::NotSupported, tiers.to_bits()),
             // Buffers are validated before: this does not happen to a guest.
             LogError::NotDelivered(word) => Self::new(Error::OutOfRange, word),
             LogError::OutOfFrames(lack) => Self::new(Error::NoMemory, lack.needed as u64),

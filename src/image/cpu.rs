@@ -32,10 +32,18 @@ pub struct CpuFeatures {
     pub s2fwb: bool,
     /// FEAT_FGT: there are fine-grained traps.
     pub fgt: bool,
+    /// FEAT_FGT2: there are more of them.
+    pub fgt2: bool,
     /// FEAT_HCX: there is HCRX_EL2.
     pub hcx: bool,
     /// There is a PMU by the architecture (ID_AA64DFR0_EL1.PMUVer).
     pub pmu: bool,
+    /// FEAT_PAuth: there are keys to sign pointers with.
+    pub pauth: bool,
+    /// FEAT_RAS.
+    pub ras: bool,
+    /// FEAT_MPAM.
+    pub mpam: bool,
     /// FEAT_SVE.
     pub sve: bool,
     /// FEAT_SME.
@@ -50,6 +58,8 @@ impl CpuFeatures {
     pub fn read() -> Self {
         let (mmfr0, mmfr1) = (ID_AA64MMFR0_EL1.get(), ID_AA64MMFR1_EL1.get());
         let (mmfr2, dfr0) = (ID_AA64MMFR2_EL1.get(), ID_AA64DFR0_EL1.get());
+        let (pfr0, pfr1) = (read_sysreg!("id_aa64pfr0_el1"), read_sysreg!("id_aa64pfr1_el1"));
+        let (isar1, isar2) = (read_sysreg!("id_aa64isar1_el1"), read_sysreg!("s3_0_c0_c6_2"));
         let pmu_version = field(dfr0, 8);
         Self {
             midr: MIDR_EL1.get(),
@@ -66,10 +76,15 @@ impl CpuFeatures {
             ttl: field(mmfr2, 48) != 0,
             s2fwb: field(mmfr2, 40) != 0,
             fgt: field(mmfr0, 56) != 0,
+            fgt2: field(mmfr0, 56) >= 2,
             hcx: field(mmfr1, 40) != 0,
             pmu: pmu_version != 0 && pmu_version != 15,
-            sve: field(read_sysreg!("id_aa64pfr0_el1"), 32) != 0,
-            sme: field(read_sysreg!("id_aa64pfr1_el1"), 24) != 0,
+            // APA 7:4, API 11:8, GPA 27:24, GPI 31:28; APA3 15:12, GPA3 11:8.
+            pauth: (isar1 & 0xff00_0ff0) | (isar2 & 0xff00) != 0,
+            ras: field(pfr0, 28) != 0,
+            mpam: field(pfr0, 40) | field(pfr1, 16) != 0,
+            sve: field(pfr0, 32) != 0,
+            sme: field(pfr1, 24) != 0,
         }
     }
 

@@ -39,20 +39,32 @@ image_entry:
     adrp    x1, image_end
     bl      {clean_and_invalidate}
 
-    // Relocate: the image was linked at 0, so every entry is load address + addend.
+    // Relocate: the image was linked at 0, so to each word that holds an address the load address is added. The list is
+    // packed (ELF's SHT_RELR): an even entry is the offset of a word, x4 points behind it then; an odd one has a bit for
+    // each of the next 63 words, from bit 1 up.
     adrp    x1, relocations_start
     add     x1, x1, :lo12:relocations_start
     adrp    x2, relocations_end
     add     x2, x2, :lo12:relocations_end
 2:  cmp     x1, x2
     b.hs    3f
-    ldp     x3, x4, [x1]                // r_offset, r_info
-    ldr     x5, [x1, #{RELA_ADDEND}]
-    add     x1, x1, #{RELA_SIZE}
-    cmp     x4, #{R_AARCH64_RELATIVE}
-    b.ne    park                        // the linker made something else of it: nothing can be reported yet
+    ldr     x3, [x1], #8
+    tbnz    x3, #0, 7f
+    add     x4, x20, x3
+    ldr     x5, [x4]
     add     x5, x5, x20
-    str     x5, [x20, x3]
+    str     x5, [x4], #8
+    b       2b
+7:  mov     x6, x4
+8:  lsr     x3, x3, #1
+    cbz     x3, 10f
+    tbz     x3, #0, 9f
+    ldr     x5, [x6]
+    add     x5, x5, x20
+    str     x5, [x6]
+9:  add     x6, x6, #8
+    b       8b
+10: add     x4, x4, #{RELR_SPAN}
     b       2b
 3:
     // .bss, and the guard page behind it: what is not zero there before it is unmapped shows that the stack ran over.

@@ -17,12 +17,10 @@ pub const CURRENT_EL2: u64 = 2 << 2;
 
 /// HCR_EL2 as long as no guest runs: the lower levels are AArch64 (RW, bit 31), interrupts and SErrors come to EL2
 /// (AMO 5, IMO 4, FMO 3), no VHE, no stage 2.
-const HCR_BOOT: u64 = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 3;
+pub const HCR_BOOT: u64 = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 3;
 
-/// A dynamic relocation (ELF64 `Elf64_Rela`) that adds the load address.
-const R_AARCH64_RELATIVE: u64 = 1027;
-const RELA_SIZE: usize = 24;
-const RELA_ADDEND: usize = 16;
+/// The bytes that a bitmap in the list of relocations covers (ELF's SHT_RELR): a word for each bit but the lowest.
+const RELR_SPAN: usize = 63 * size_of::<u64>();
 
 global_asm!(
     include_str!("entry.S"),
@@ -32,9 +30,7 @@ global_asm!(
     CURRENT_EL2 = const CURRENT_EL2,
     HCR_BOOT = const HCR_BOOT,
     SCTLR_MMU_OFF = const mmu::SCTLR_RES1,
-    R_AARCH64_RELATIVE = const R_AARCH64_RELATIVE,
-    RELA_SIZE = const RELA_SIZE,
-    RELA_ADDEND = const RELA_ADDEND,
+    RELR_SPAN = const RELR_SPAN,
     BSS_STEP = const 2 * size_of::<u64>(),
     clean_and_invalidate = sym cache::clean_and_invalidate,
     start = sym boot::start,

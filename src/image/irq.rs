@@ -80,7 +80,8 @@ pub fn init(machine: &Machine, cpu: &CpuFeatures) -> Result<(), IrqError> {
     /// Lets every priority through.
     const LOWEST_PRIORITY: u8 = 0xff;
 
-    GicCpuInterface::enable_system_register_el2(true);
+    // For EL2 alone.
+    GicCpuInterface::enable_system_register_el2(false);
     let redistributor = find_redistributor(&machine.gic.redistributors, cpu.affinity)?;
     let distributor = registers::<Gicd>(machine.gic.distributor)?;
     // SAFETY: 1. The device tree says that a GICv3 is there, and no other device or RAM; EL2 has mapped it as device

@@ -18,11 +18,15 @@ extern crate alloc;
 
 // Pure: what these do depends on their input alone, and is tested on the host.
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod aarch32;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod args;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod guest_dt;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod guest_map;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod inject;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod loader;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
@@ -36,11 +40,17 @@ mod psci;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod ram;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod sort;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod trapped;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod vpci;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod vuart;
 
 // The machine itself.
+#[cfg(target_os = "none")]
+mod audit;
 #[cfg(target_os = "none")]
 mod banner;
 #[cfg(target_os = "none")]

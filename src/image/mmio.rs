@@ -139,7 +139,7 @@ pub fn decode(esr: u64, far: u64, hpfar: u64) -> Result<MmioAccess, NotMmio> {
     if class != EC_DATA_ABORT_LOWER {
         return Err(NotMmio::OtherException(class as u8));
     }
-    if esr & S1PTW != 0 {
+    if is_walk(esr) {
         return Err(NotMmio::StageOneWalk);
     }
     match esr & 0x3f {
@@ -170,6 +170,13 @@ pub fn decode(esr: u64, far: u64, hpfar: u64) -> Result<MmioAccess, NotMmio> {
     })
 }
 
+/// Whether it was the guest's own page tables that an abort found no memory for. Data and instruction aborts tell it in
+/// the same place.
+#[must_use]
+pub const fn is_walk(esr: u64) -> bool {
+    esr & S1PTW != 0
+}
+
 /// The faulting guest address: its page from HPFAR_EL2.FIPA (bits 47:4), the offset in the page from FAR_EL2.
 #[must_use]
 pub const fn faulting_ipa(far: u64, hpfar: u64) -> Ipa {
@@ -191,6 +198,14 @@ pub fn place_of_fault(esr: u64, far: u64, hpfar: u64) -> String {
 }
 
 impl MmioAccess {
+    /// Where in the `bytes` from `start` the access is; `None` where any of its bytes lies outside.
+    #[must_use]
+    pub fn offset_in(&self, start: Ipa, bytes: u64) -> Option<u64> {
+        let offset = self.ipa.0.checked_sub(start.0)?;
+        let end = offset.checked_add(self.width.bytes())?;
+        (end <= bytes).then_some(offset)
+    }
+
     /// The value a store stores: the access's bytes of the register, above them zero.
     #[must_use]
     pub fn stored(&self, registers: &[u64; 31]) -> u64 {

@@ -71,7 +71,7 @@ impl FreeRam {
 
     /// What is left, the largest piece first.
     pub fn rest(mut self) -> impl Iterator<Item = Region> {
-        self.pieces.sort_unstable_by_key(|piece| Reverse(piece.bytes()));
+        crate::sort::by_key(&mut self.pieces, |piece| Reverse(piece.bytes()));
         self.pieces.into_iter()
     }
 }

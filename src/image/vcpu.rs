@@ -5,10 +5,13 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
     CNTHCTL_EL2, CNTKCTL_EL1, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVOFF_EL2, CPACR_EL1, CPTR_EL2, ESR_EL2,
     FAR_EL2, HCR_EL2, HPFAR_EL2, ICH_HCR_EL2, MAIR_EL1, MDCR_EL2, MIDR_EL1, Readable, SCTLR_EL1, TCR_EL1,
-    VBAR_EL1, VMPIDR_EL2, Writeable,
+    VBAR_EL1, VMPIDR_EL2, VTTBR_EL2, Writeable,
 };
 
+use super::aarch32;
 use super::cpu::CpuFeatures;
+use super::entry::HCR_BOOT;
+use super::inject::{self, Control, Fault};
 use super::sysreg::{read_sysreg, write_sysreg};
 use super::vectors::kind;
 
@@ -46,8 +49,6 @@ pub enum Exit {
         /// ESR_EL2: the syndrome, where the CPU gives one.
         esr: u64,
     },
-    /// The guest went into AArch32 state, which no guest is given.
-    AArch32,
 }
 
 unsafe extern "C" {
@@ -59,12 +60,10 @@ unsafe extern "C" {
 
 /// PSTATE of a CPU out of reset: EL1 on its own stack pointer, D, A, I, F masked.
 const PSTATE_RESET: u64 = 0b1111 << 6 | 0b0101;
-/// PSTATE.M: not AArch64 (bit 4), or EL2 and EL3 (bit 3).
-const PSTATE_FORBIDDEN: u64 = 0b1_1000;
-/// PSTATE.BTYPE: how the instruction was branched to; no instruction leaves it set but a branch.
-const PSTATE_BTYPE: u64 = 0b11 << 10;
-/// Bytes of an instruction.
-const INSTRUCTION_BYTES: u64 = 4;
+/// PSTATE.M.
+const PSTATE_MODE: u64 = 0b1_1111;
+/// The modes a guest can be in: EL0, EL1 on SP_EL0 and on SP_EL1, and EL0 in AArch32, which nothing can keep it from.
+const GUEST_MODES: [u64; 4] = [0b0_0000, 0b0_0100, 0b0_0101, 0b1_0000];
 
 impl Vcpu {
     /// One that starts at `pc` as out of reset, with `x0`.
@@ -79,10 +78,10 @@ impl Vcpu {
     /// The guest is at the mercy of VTTBR_EL2, VTCR_EL2 and [`Vcpu::init_el1`]: set them first.
     ///
     /// # Panics
-    /// `pstate` would enter something else than EL0 or EL1 in AArch64: an error of EL2's own.
+    /// `pstate` would enter something else than EL0, or EL1 in AArch64: an error of EL2's own.
     pub fn run(&mut self) -> Exit {
         assert!(
-            self.pstate & PSTATE_FORBIDDEN == 0,
+            GUEST_MODES.contains(&(self.pstate & PSTATE_MODE)),
             "a guest may not be entered with PSTATE {:#x}",
             self.pstate
         );
@@ -93,36 +92,71 @@ impl Vcpu {
             kind::SYNC => Exit::Sync { esr: ESR_EL2.get(), far: FAR_EL2.get(), hpfar: HPFAR_EL2.get() },
             kind::IRQ => Exit::Irq,
             kind::FIQ => Exit::Fiq,
-            kind::SERROR => Exit::SError { esr: ESR_EL2.get() },
-            _ => Exit::AArch32,
+            _ => Exit::SError { esr: ESR_EL2.get() },
         }
     }
 
-    /// Goes on behind the instruction that trapped, which EL2 has carried out. The last word of the address space is
-    /// followed by the first, as in the hardware: where a guest puts its instructions is no error of EL2's.
-    pub const fn skip_instruction(&mut self) {
-        self.pc = self.pc.wrapping_add(INSTRUCTION_BYTES);
-        self.pstate &= !PSTATE_BTYPE;
+    /// Goes on behind the instruction that trapped with this ESR_EL2, and that EL2 has carried out.
+    pub const fn skip_instruction(&mut self, esr: u64) {
+        (self.pc, self.pstate) = aarch32::behind(esr, self.pc, self.pstate);
+    }
+
+    /// Has the guest take an exception to EL1. Gives back whether that leads anywhere: where it does not, the guest
+    /// was at its own vector already, and would take the same exception for ever.
+    pub fn inject(&mut self, fault: Fault) -> bool {
+        let control = Control { vbar: VBAR_EL1.get(), sctlr: SCTLR_EL1.get() };
+        let taken = inject::take(fault, self.pc, self.pstate, control);
+        // SAFETY: these belong to the guest, which does not run now; they have no meaning at EL2.
+        unsafe {
+            write_sysreg!("esr_el1", taken.esr);
+            write_sysreg!("elr_el1", taken.elr);
+            write_sysreg!("spsr_el1", taken.spsr);
+            if let Some(far) = taken.far {
+                write_sysreg!("far_el1", far);
+            }
+        }
+        let moved = taken.pc != self.pc;
+        (self.pc, self.pstate) = (taken.pc, taken.pstate);
+        moved
     }
 
     /// Puts EL1&0 of this CPU into the state a guest expects out of reset, and sets the traps and the identity of
     /// virtual CPU number `index` of its VM. VTTBR_EL2 and VTCR_EL2 are the caller's, and are set before.
     pub fn init_el1(index: u8, cpu: &CpuFeatures) {
-        reset_el1_registers();
+        reset_el1_registers(cpu);
         set_traps(cpu);
         set_identity(index);
-        HCR_EL2.set(hcr());
+        HCR_EL2.set(HCR_GUEST);
+        barrier::isb(barrier::SY);
+    }
+
+    /// Takes the guest's tables away from this CPU: called when a VM has ended, before its memory goes to others. A
+    /// CPU may walk EL1's tables at any time, also while EL2 runs. So the guest's own translation goes off first, then
+    /// stage 2, whose walks could write flags into what were tables (VTCR_EL2.HA and HD).
+    pub fn leave(cpu: &CpuFeatures) {
+        reset_el1_registers(cpu);
+        barrier::isb(barrier::SY);
+        HCR_EL2.set(HCR_BOOT);
+        VTTBR_EL2.set(0);
+        // SAFETY: stage 2 is off.
+        unsafe { write_sysreg!("vtcr_el2", VTCR_RES1) };
         barrier::isb(barrier::SY);
     }
 }
 
-/// HCR_EL2 while a guest runs (Arm ARM, HCR_EL2): stage 2 (VM), set/way cleaning also invalidates (SWIO), interrupts
-/// and SErrors come to EL2 (FMO, IMO, AMO), WFI and SMC trap (TWI, TSC), EL1 is AArch64 (RW), pointer authentication
-/// is the guest's own (APK, API). What belongs to the physical CPU and outlives the guest traps too: registers that
-/// are IMPLEMENTATION DEFINED (TIDCP, TACR), error records (TERR), limited ordering regions (TLOR).
-pub const fn hcr() -> u64 {
+/// VTCR_EL2 bit 31 is RES1.
+const VTCR_RES1: u64 = 1 << 31;
+
+/// HCR_EL2 while a guest runs (Arm ARM, HCR_EL2): stage 2 (VM), interrupts and SErrors come to EL2 (FMO, IMO, AMO), WFI
+/// and SMC trap (TWI, TSC), EL1 is AArch64 (RW), pointer authentication is the guest's own (APK, API). Its page tables
+/// may not lie in device registers, which a walk would read at any time (PTW). Cache maintenance by set and way is not
+/// trapped: it only invalidates what it cleans (SWIO), so that it costs time and loses nothing. What belongs to the
+/// physical CPU and outlives the guest traps: registers that are IMPLEMENTATION DEFINED (TIDCP, TACR), error records
+/// (TERR), limited ordering regions (TLOR). Memory tags (ATA) trap where they are not off already.
+const HCR_GUEST: u64 = {
     const VM: u64 = 1 << 0;
     const SWIO: u64 = 1 << 1;
+    const PTW: u64 = 1 << 2;
     const FMO: u64 = 1 << 3;
     const IMO: u64 = 1 << 4;
     const AMO: u64 = 1 << 5;
@@ -137,14 +171,15 @@ pub const fn hcr() -> u64 {
     const API: u64 = 1 << 41;
     let interrupts = FMO | IMO | AMO;
     let traps = TWI | TSC | TIDCP | TACR | TLOR | TERR;
-    VM | SWIO | RW | interrupts | traps | APK | API
-}
+    VM | SWIO | PTW | RW | interrupts | traps | APK | API
+};
 
 /// SCTLR_EL1 out of reset: MMU and caches off, and the bits that are 1 where nothing gives them a meaning (29, 28,
 /// 23, 22, 20, 11).
 const SCTLR_EL1_RESET: u64 = 0x30d0_0800;
 
-fn reset_el1_registers() {
+/// All that a guest can write at EL1 and EL0 and the next one could read: what is not here traps ([`set_traps`]).
+fn reset_el1_registers(cpu: &CpuFeatures) {
     SCTLR_EL1.set(SCTLR_EL1_RESET);
     CPACR_EL1.set(0);
     TCR_EL1.set(0);
@@ -174,6 +209,31 @@ fn reset_el1_registers() {
         write_sysreg!("csselr_el1", 0_u64);
         write_sysreg!("mdscr_el1", 0_u64);
         write_sysreg!("cntp_ctl_el0", 0_u64);
+        if cpu.pauth {
+            reset_keys();
+        }
+        if cpu.ras {
+            // VDISR_EL2, which is what a guest accesses as DISR_EL1 where SErrors come to EL2.
+            write_sysreg!("s3_4_c12_c1_1", 0_u64);
+        }
+    }
+}
+
+/// The keys of pointer authentication: APIA, APIB, APDA, APDB, APGA, of two words each.
+///
+/// # Safety
+/// The CPU has FEAT_PAuth.
+unsafe fn reset_keys() {
+    macro_rules! reset {
+        ($($name:literal)*) => {
+            // SAFETY: they belong to EL1&0, where no guest runs now; EL2's own code signs no pointers.
+            $(unsafe { write_sysreg!($name, 0_u64) };)*
+        };
+    }
+    reset! {
+        "s3_0_c2_c1_0" "s3_0_c2_c1_1" "s3_0_c2_c1_2" "s3_0_c2_c1_3"
+        "s3_0_c2_c2_0" "s3_0_c2_c2_1" "s3_0_c2_c2_2" "s3_0_c2_c2_3"
+        "s3_0_c2_c3_0" "s3_0_c2_c3_1"
     }
 }
 
@@ -199,7 +259,8 @@ fn set_traps(cpu: &CpuFeatures) {
     // The physical timer traps, the physical counter doesn't; the virtual timer counts with it.
     CNTHCTL_EL2.write(CNTHCTL_EL2::EL1PCTEN::SET);
     CNTVOFF_EL2.set(0);
-    ICH_HCR_EL2.set(0);
+    // A guest has no interrupt controller: the virtual CPU interface traps (TC 10, TALL0 11, TALL1 12).
+    ICH_HCR_EL2.set(1 << 10 | 1 << 11 | 1 << 12);
     // SAFETY: these bound what a guest does, none of them changes what EL2 does; those that not every CPU has are
     // written where the ID registers say they exist (s3_4_c1_c2_2 is HCRX_EL2, then the fine-grained traps).
     unsafe {
@@ -213,6 +274,17 @@ fn set_traps(cpu: &CpuFeatures) {
             write_sysreg!("s3_4_c1_c1_6", 0_u64); // HFGITR_EL2
             write_sysreg!("s3_4_c3_c1_4", 0_u64); // HDFGRTR_EL2
             write_sysreg!("s3_4_c3_c1_5", 0_u64); // HDFGWTR_EL2
+        }
+        if cpu.fgt2 {
+            write_sysreg!("s3_4_c3_c1_2", 0_u64); // HFGRTR2_EL2
+            write_sysreg!("s3_4_c3_c1_3", 0_u64); // HFGWTR2_EL2
+            write_sysreg!("s3_4_c3_c1_7", 0_u64); // HFGITR2_EL2
+            write_sysreg!("s3_4_c3_c1_0", 0_u64); // HDFGRTR2_EL2
+            write_sysreg!("s3_4_c3_c1_1", 0_u64); // HDFGWTR2_EL2
+        }
+        if cpu.mpam {
+            // MPAM2_EL2.TRAPMPAM0EL1 and TRAPMPAM1EL1: partitions are the machine's.
+            write_sysreg!("s3_4_c10_c5_0", 1_u64 << 49 | 1 << 48);
         }
     }
 }

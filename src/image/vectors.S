@@ -26,15 +26,13 @@ vectors:
     fatal   {IRQ}
     fatal   {FIQ}
     fatal   {SERROR}
-    // From a guest in AArch64, and in AArch32.
+    // From a guest in AArch64, and from EL0 of one in AArch32.
+    .rept 2
     from_guest {SYNC}
     from_guest {IRQ}
     from_guest {FIQ}
     from_guest {SERROR}
-    from_guest {AARCH32}
-    from_guest {AARCH32}
-    from_guest {AARCH32}
-    from_guest {AARCH32}
+    .endr
 
 // x0 = kind. Whatever happened, the stack can't be trusted: it may be what ran out.
 exception_at_el2:

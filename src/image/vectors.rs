@@ -23,8 +23,6 @@ pub mod kind {
     pub const FIQ: u64 = 2;
     /// An asynchronous external abort.
     pub const SERROR: u64 = 3;
-    /// Anything from a guest in AArch32 state.
-    pub const AARCH32: u64 = 4;
 }
 
 /// Bytes from one vector to the next, and alignment of the table (Arm ARM D1.3.1.5).
@@ -48,7 +46,6 @@ global_asm!(
     IRQ = const kind::IRQ,
     FIQ = const kind::FIQ,
     SERROR = const kind::SERROR,
-    AARCH32 = const kind::AARCH32,
     exception_at_el2 = sym exception_at_el2,
 );
 

@@ -21,8 +21,8 @@ impl Tree {
     /// where a leaf was cleaned. Leaf state only is changed: shared access suffices.
     ///
     /// Hardware's updates must have been made visible before
-    /// ([`Walker::collect_updates`](crate::stage2::Walker::collect_updates)). A block counts whole, of which the
-    /// part in `range` is reported; a block is cleaned only where all of it lies in `range`.
+    /// ([`Walker::collect_updates`](crate::stage2::Walker::collect_updates)). A block counts whole and is cleaned whole:
+    /// what is reported may begin before `range` and end behind it. [`Harvest::Assume`] reports no more than `range`.
     pub fn harvest(
         &self,
         memory: &impl Memory,
@@ -44,13 +44,12 @@ impl Tree {
                 at = at.offset(count * PAGE_BYTES);
                 continue;
             }
-            if let Entry::Leaf(leaf) = entry {
-                let mode =
-                    if slot.range() == Some(part) || mode == Harvest::Assume { mode } else { Harvest::Keep };
-                if let Some(clean) = leaf_dirty(slot.word(memory), leaf.word, mode) {
-                    dirty(part.start(), part.pages());
-                    cleaned |= clean;
-                }
+            if let Entry::Leaf(leaf) = entry
+                && let Some(clean) = leaf_dirty(slot.word(memory), leaf.word, mode)
+            {
+                let whole = slot.range().filter(|_| mode != Harvest::Assume).unwrap_or(part);
+                dirty(whole.start(), whole.pages());
+                cleaned |= clean;
             }
             at = part.end();
         }

@@ -2,13 +2,13 @@
 
 use core::fmt;
 
-use crate::addr::{Ipa, IpaRange, Pa};
+use crate::addr::{Ipa, IpaRange, PAGE_BYTES, Pa};
 use crate::frames::{FrameReserve, Frames, OutOfFrames};
 use crate::hw::{Barrier, Cpu, Memory, Word};
 use crate::stage2::builder::{self, Built, Layout, MapLayout, Plan};
 use crate::stage2::descriptor::{self, Entry, Leaf, LeafState};
 use crate::stage2::tree::{Contents, LeafCounts, Slot, Tree, remove_leaves};
-use crate::stage2::{Retired, Rights};
+use crate::stage2::{Format, Retired, Rights};
 
 /// A mapping to be made: `range` translates to as many bytes from `pa`.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,21 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// Checks that a tree of `format` can have it.
+    ///
+    /// # Errors
+    /// [`MapError::OutOfFormat`], [`MapError::BadPa`].
+    pub fn check(&self, format: Format) -> Result<(), MapError> {
+        if !format.covers(self.range) {
+            return Err(MapError::OutOfFormat(self.range));
+        }
+        let end = self.pa.checked_add(self.range.bytes()).map_or(u64::MAX, |end| end.0);
+        if !self.pa.is_aligned(PAGE_BYTES) || end > 1 << 48 {
+            return Err(MapError::BadPa(self.pa));
+        }
+        Ok(())
+    }
+
     const fn layout(&self) -> MapLayout {
         // What is mapped while a log is on enters dirty, so that its contents are carried over.
         let state = LeafState::WritableDirty;
@@ -67,18 +82,11 @@ impl Tree {
     /// # Errors
     /// Whatever makes the mapping impossible, frames apart.
     pub fn map_needs(&self, memory: &impl Memory, mapping: &Mapping) -> Result<usize, MapError> {
-        let Mapping { range, pa, .. } = *mapping;
-        if !self.format().covers(range) {
-            return Err(MapError::OutOfFormat(range));
-        }
-        let end = pa.checked_add(range.bytes()).map_or(u64::MAX, |end| end.0);
-        if !pa.is_aligned(crate::addr::PAGE_BYTES) || end > 1 << 48 {
-            return Err(MapError::BadPa(pa));
-        }
+        mapping.check(self.format())?;
         let layout = mapping.layout();
         let mut needed = 0;
         let mut taken = None;
-        self.for_each(memory, range, |slot, entry, part| match entry {
+        self.for_each(memory, mapping.range, |slot, entry, part| match entry {
             Entry::Absent => needed += tables_below(&layout, slot),
             _ => taken = taken.or(Some(part.start())),
         });

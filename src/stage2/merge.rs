@@ -24,6 +24,8 @@ pub struct Merge {
 const STEP_LEAVES: usize = 16 * 1024;
 /// Tables looked through in one step, after which it ends.
 const STEP_TABLES: u64 = 512;
+/// Tables freed in one step, after which it ends.
+const STEP_FREED: u64 = 512;
 
 impl Merge {
     /// A merge of whatever lies, in whole or in part, in `range`. The structure of the tree must not change
@@ -149,7 +151,13 @@ impl Merge {
 impl<W> View<W> {
     /// Frees what is on `retired`: the view has been invalidated since the last of it was unlinked.
     pub fn free_retired(&mut self, platform: &(impl Memory + Frames), retired: &mut Retired) {
-        self.tree.freed(retired.free(platform));
+        self.tree.freed(retired.free(platform, u64::MAX));
+    }
+
+    /// [`View::free_retired`] of a bounded part; `true` when nothing is left.
+    pub fn free_some_retired(&mut self, platform: &(impl Memory + Frames), retired: &mut Retired) -> bool {
+        self.tree.freed(retired.free(platform, STEP_FREED));
+        retired.is_empty()
     }
 }
 

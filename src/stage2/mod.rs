@@ -24,7 +24,7 @@ pub use harvest::Harvest;
 pub use map::{MapError, Mapping};
 pub use merge::Merge;
 pub use retired::Retired;
-pub use split::{Split, SplitNeeds};
+pub use split::{Count, Split, SplitNeeds};
 pub use tree::{LeafCounts, Tree};
 pub use view::{Batch, CpuWalker, DmaWalker, View, ViewError, Walker};
 pub use vtcr::VtcrOptions;

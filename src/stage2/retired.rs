@@ -56,36 +56,48 @@ impl Retired {
         true
     }
 
-    /// Frees every sub-tree on the list, and all frames of the list but one, which is kept for what comes; says how
-    /// many table frames the sub-trees were. Every invalidation that covers them has completed.
-    pub(crate) fn free(&mut self, platform: &(impl Memory + Frames)) -> u64 {
+    /// Frees sub-trees of the list, the last ones first, until it is empty or `most` table frames have been freed (one
+    /// sub-tree's more at the most); says how many. All frames of an empty list but one are free, which is kept for what
+    /// comes. Every invalidation that covers the sub-trees has completed.
+    pub(crate) fn free(&mut self, platform: &(impl Memory + Frames), most: u64) -> u64 {
         let mut freed = 0;
-        while let Some(frame) = self.newest.take() {
-            for word in &platform.words(frame.pa(), ENTRIES)[1..self.used] {
-                let root = word.load();
-                freed += free_table(platform, Pa(root & !(PAGE_BYTES - 1)), (root & 0xf) as u8);
-            }
-            let link = &platform.words(frame.pa(), 1)[0];
-            let before = link.load();
-            if before == 0 {
-                self.newest = Some(frame);
-                self.used = 1;
-                break;
-            }
-            platform.free(frame);
-            self.newest = Some(FrameBlock::from_pa(Pa(before), 0));
-            self.used = ENTRIES;
+        while freed < most
+            && let Some(root) = self.pop(platform)
+        {
+            freed += free_table(platform, Pa(root & !(PAGE_BYTES - 1)), (root & 0xf) as u8);
         }
         freed
+    }
+
+    /// Whether nothing is on the list.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.newest.is_none() || self.used == 1
+    }
+
+    /// Takes the last root off the list, and gives a frame of it back that has become empty, the first one apart.
+    fn pop(&mut self, platform: &(impl Memory + Frames)) -> Option<u64> {
+        let words = platform.words(self.newest.as_ref()?.pa(), ENTRIES);
+        if self.used == 1 {
+            return None;
+        }
+        self.used -= 1;
+        let root = words[self.used].load();
+        let before = words[0].load();
+        if self.used == 1 && before != 0 {
+            let full = FrameBlock::from_pa(Pa(before), 0);
+            platform.free(self.newest.replace(full)?);
+            self.used = ENTRIES;
+        }
+        Some(root)
     }
 
     /// Ends the list: what is still on it stays out of use for ever (an invalidation that covers it did not
     /// complete), the rest of its memory is given back.
     pub fn end(self, platform: &(impl Memory + Frames)) {
+        let empty = self.is_empty();
         platform.unreserve(self.reserve);
-        if let Some(frame) = self.newest
-            && self.used == 1
-        {
+        if empty && let Some(frame) = self.newest {
             platform.free(frame);
         }
     }

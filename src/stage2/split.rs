@@ -18,6 +18,53 @@ pub struct SplitNeeds {
     pub blocks: usize,
 }
 
+/// What a split will take, counted step by step: nothing is changed by it.
+#[derive(Debug)]
+pub struct Count {
+    range: IpaRange,
+    inside: PageSize,
+    at: Ipa,
+    needs: SplitNeeds,
+}
+
+/// Tables counted and entries looked at in one step of a count at the most, a single block's apart.
+const STEP_COUNTED: usize = 4096;
+
+impl Count {
+    /// A count for a split of `range` into leaves of at most `inside`. The structure of the range must not change until
+    /// the split has ended.
+    #[must_use]
+    pub const fn new(range: IpaRange, inside: PageSize) -> Self {
+        Self { range, inside, at: range.start(), needs: SplitNeeds { frames: 0, blocks: 0 } }
+    }
+
+    /// What has been counted so far.
+    #[must_use]
+    pub const fn needs(&self) -> SplitNeeds {
+        self.needs
+    }
+
+    /// Does a bounded part; `true` when the range is done.
+    pub fn step(&mut self, tree: &Tree, memory: &impl Memory) -> bool {
+        let most = self.needs.frames + STEP_COUNTED;
+        for _ in 0..STEP_COUNTED {
+            if self.at >= self.range.end() || self.needs.frames >= most {
+                break;
+            }
+            let (slot, entry) = tree.walk(memory, self.at);
+            if let Some(block) = block_to_split(entry, self.inside) {
+                let layout = layout(block, slot, self.range, self.inside, LeafState::WritableDirty);
+                self.needs.frames += builder::count(&layout, slot.level + 1, slot.base);
+                self.needs.blocks += 1;
+            }
+            // Entries of a table of small leaves need nothing: go on behind that table.
+            let passed = if slot.level >= self.inside.level() { slot.level - 1 } else { slot.level };
+            self.at = slot.base.align_down(entry_bytes(passed)).offset(entry_bytes(passed));
+        }
+        self.at >= self.range.end()
+    }
+}
+
 /// A split under way: stepped, so that no step is long.
 #[derive(Debug)]
 pub struct Split {
@@ -35,27 +82,8 @@ const STEP_TABLES: usize = 256;
 const STEP_LEAVES: usize = 16 * 1024;
 
 impl Split {
-    /// What a split of `range` of `tree` into leaves of at most `inside` takes.
-    #[must_use]
-    pub fn needs(tree: &Tree, memory: &impl Memory, range: IpaRange, inside: PageSize) -> SplitNeeds {
-        let mut needs = SplitNeeds::default();
-        let mut at = range.start();
-        while at < range.end() {
-            let (slot, entry) = tree.walk(memory, at);
-            if let Some(block) = block_to_split(entry, inside) {
-                let layout = layout(block, slot, range, inside, LeafState::WritableDirty);
-                needs.frames += builder::count(&layout, slot.level + 1, slot.base);
-                needs.blocks += 1;
-            }
-            // Entries of a table of small leaves need nothing: go on behind that table.
-            let passed = if slot.level >= inside.level() { slot.level - 1 } else { slot.level };
-            at = slot.base.align_down(entry_bytes(passed)).offset(entry_bytes(passed));
-        }
-        needs
-    }
-
     /// A split of `range` into leaves of at most `inside`, which end in `state`, out of `reserve`, which holds at
-    /// least what [`Split::needs`] says. The structure of the tree must not change otherwise until it has ended.
+    /// least what [`Count::needs`] says. The structure of the tree must not change otherwise until it has ended.
     pub const fn new(range: IpaRange, inside: PageSize, state: LeafState, reserve: FrameReserve) -> Self {
         Self { range, inside, state, at: range.start(), reserve, blocks: 0 }
     }

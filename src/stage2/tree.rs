@@ -1,7 +1,7 @@
 //! One translation tree: its root, its counters, and the walk.
 
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, Pa};
-use crate::frames::{FrameBlock, Frames};
+use crate::frames::{FrameBlock, Frames, OutOfFrames};
 use crate::hw::{Memory, Word};
 use crate::stage2::Format;
 use crate::stage2::descriptor::{Entry, Leaf, entry_bytes, entry_shift};
@@ -116,12 +116,17 @@ const fn slot_pa(table: Pa, level: u8, ipa: Ipa, entries: usize) -> Pa {
 }
 
 impl Tree {
-    /// An empty tree; `None` where there is no memory for its root.
-    pub fn new<P: Memory + Frames>(platform: &P, format: Format) -> Option<Self> {
-        let block = platform.alloc(format.root_order())?;
+    /// An empty tree.
+    ///
+    /// # Errors
+    /// No memory for its root tables, which lie next to each other.
+    pub fn new<P: Memory + Frames>(platform: &P, format: Format) -> Result<Self, OutOfFrames> {
+        let needed = 1 << format.root_order();
+        let block = platform.alloc(format.root_order());
+        let block = block.ok_or_else(|| OutOfFrames { needed, free: platform.free_frames() })?;
         platform.fill(block.pa(), format.root_entries(), |_| 0);
         let tables = 1 << block.order();
-        Some(Self { root: block.into_pa(), format, tables, leaves: LeafCounts::default() })
+        Ok(Self { root: block.into_pa(), format, tables, leaves: LeafCounts::default() })
     }
 
     /// The (first) root table.

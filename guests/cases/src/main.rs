@@ -11,6 +11,10 @@
 )]
 
 #[cfg(target_os = "none")]
+mod aarch32;
+#[cfg(target_os = "none")]
+mod aborts;
+#[cfg(target_os = "none")]
 mod bad;
 #[cfg(target_os = "none")]
 mod bad_log;
@@ -21,13 +25,23 @@ mod ending;
 #[cfg(target_os = "none")]
 mod fuzz;
 #[cfg(target_os = "none")]
+mod marks;
+#[cfg(target_os = "none")]
+mod odd;
+#[cfg(target_os = "none")]
 mod pci;
 #[cfg(target_os = "none")]
 mod places;
 #[cfg(target_os = "none")]
 mod shadow;
 #[cfg(target_os = "none")]
+mod stage1;
+#[cfg(target_os = "none")]
 mod start;
+#[cfg(target_os = "none")]
+mod trial;
+#[cfg(target_os = "none")]
+mod undefined;
 #[cfg(target_os = "none")]
 mod waiting;
 
@@ -37,7 +51,9 @@ mod run {
     use guest_rt::reason::Checked;
     use guest_rt::{power, println, reason};
 
-    use crate::{bad, calls, ending, fuzz, pci, shadow, start, waiting};
+    use crate::{
+        aarch32, aborts, bad, calls, ending, fuzz, marks, odd, pci, shadow, stage1, start, undefined, waiting,
+    };
 
     guest_rt::guest_main!(main);
 
@@ -45,18 +61,26 @@ mod run {
 
     /// Every case by its name.
     const CASES: &[(&str, Case)] = &[
+        ("aarch32", aarch32::a_program_in_aarch32_is_answered_as_one_in_aarch64),
+        ("aborts", aborts::what_is_not_there_answers_by_an_abort),
         ("bad", bad::every_bad_input_is_refused),
         ("cpu-off", ending::cpu_off),
         ("fault", ending::touches_what_is_not_there),
         ("fault-exec", ending::executes_a_device),
         ("fuzz", fuzz::random_calls_do_no_harm),
+        ("marks", marks::tells_and_leaves_marks),
+        ("odd", odd::odd_instructions_are_answered),
         ("pci", pci::config_space_shows_own_devices),
         ("psci", calls::psci_and_smccc_answer),
+        ("registers", undefined::every_register_goes_through_or_is_undefined),
         ("reset", ending::reset),
         ("shadow", shadow::every_round_reports_what_was_written),
         ("smc", calls::smc_is_not_supported),
         ("spam", ending::prints_much),
+        ("stage1", stage1::own_translation_may_point_anywhere),
         ("start", start::starts_once),
+        ("undefined", undefined::what_a_guest_may_not_have_is_undefined),
+        ("walk-nowhere", stage1::walks_nowhere),
         ("walks", start::walks_blocks_then_pages_then_blocks),
         ("wfi", waiting::wfi_returns),
     ];

@@ -57,8 +57,8 @@ pub(crate) struct Smmu {
     /// What was in the configuration caches, and in the TLBs, at reset may still be there (§3.11).
     reset_config: bool,
     reset_tlb: bool,
-    /// It has stopped answering.
-    pub dead: bool,
+    /// From this step on it answers nothing.
+    pub dead_from: Option<u64>,
     /// Errors that the next commands are answered with.
     pub failures: VecDeque<u8>,
 }
@@ -92,7 +92,7 @@ impl Smmu {
             config_invalidations: vec![],
             reset_config: true,
             reset_tlb: true,
-            dead: false,
+            dead_from: None,
             failures: VecDeque::new(),
         }
     }
@@ -125,9 +125,14 @@ fn identification(parameters: &SmmuParameters) -> [u32; 6] {
 }
 
 impl Core {
+    /// Whether the SMMU has stopped answering.
+    pub fn smmu_is_dead(&self) -> bool {
+        self.smmu.dead_from.is_some_and(|from| from <= self.step)
+    }
+
     /// The SMMU gets on with something: a handshake, or a command.
     pub fn smmu_step(&mut self) {
-        if self.smmu.dead {
+        if self.smmu_is_dead() {
             return;
         }
         if self.random.chance(256) {

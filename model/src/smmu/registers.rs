@@ -24,7 +24,7 @@ impl Smmu {
     }
 
     /// How many commands wait.
-    pub(super) const fn commands_waiting(&self) -> u32 {
+    pub const fn commands_waiting(&self) -> u32 {
         self.cmdq_prod.wrapping_sub(self.cmdq_cons) & Self::ring_mask(self.cmdq_base)
     }
 
@@ -99,7 +99,7 @@ impl Smmu {
 impl Core {
     /// Software reads a register.
     pub fn read_register(&mut self, register: Register32) -> u32 {
-        if !self.smmu.dead && self.random.chance(128) {
+        if !self.smmu_is_dead() && self.random.chance(128) {
             self.smmu.answer();
         }
         self.smmu.get(register)

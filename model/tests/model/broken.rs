@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use strandline::addr::{Pa, Vmid};
-use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
+use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{
     Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, Tlbi, Vttbr, Word,
 };
@@ -11,6 +11,7 @@ use strandline::smmu::Registers;
 use strandline::smmu::spec::pages::{Register32, Register64};
 use strandline_model::{Machine, ModelWord, SmmuPort};
 
+use crate::frames::frames_of_machine;
 use crate::vm::RAM;
 
 /// What is done wrongly.
@@ -224,9 +225,7 @@ impl Memory for Broken<'_> {
 }
 
 impl Frames for Broken<'_> {
-    fn alloc(&self, order: u32) -> Option<FrameBlock> {
-        self.machine.alloc(order)
-    }
+    frames_of_machine!();
 
     fn free(&self, block: FrameBlock) {
         let again = FrameBlock::from_pa(block.pa(), block.order());
@@ -234,22 +233,6 @@ impl Frames for Broken<'_> {
         if self.fault == Fault::DoubleFree && self.phase.get() == Phase::Stop {
             self.machine.free(again);
         }
-    }
-
-    fn reserve(&self, count: usize) -> Result<FrameReserve, OutOfFrames> {
-        self.machine.reserve(count)
-    }
-
-    fn take(&self, reserve: &mut FrameReserve) -> Option<FrameBlock> {
-        self.machine.take(reserve)
-    }
-
-    fn unreserve(&self, reserve: FrameReserve) {
-        self.machine.unreserve(reserve);
-    }
-
-    fn free_frames(&self) -> usize {
-        self.machine.free_frames()
     }
 }
 

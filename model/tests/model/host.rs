@@ -7,10 +7,12 @@ use std::rc::Rc;
 use strandline::addr::Pa;
 use strandline::address_space::AddressSpace;
 use strandline::dirty_log::WriteFault;
-use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
+use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
 use strandline::smmu::Smmu;
 use strandline_model::{Machine, ModelWord, SmmuPort};
+
+use crate::frames::frames_of_machine;
 
 /// The driver on a host.
 pub type Driver<'a> = Smmu<'a, Host<'a>, SmmuPort>;
@@ -30,9 +32,15 @@ pub enum Mischief {
     ViewReadWithoutBarrier,
     /// Of what is unmapped the dirty state is not seen.
     TableFreedUnread,
+    /// Pages that are mapped are mapped clean.
+    MappedClean,
+    /// What could not be delivered does not come back into the log.
+    BitDroppedOnFailedDelivery,
 }
 
 const WRITE: u64 = 1 << 7;
+/// Bits that every leaf for RAM has, whatever its state: DBM, MemAttr, S2AP\[0\], SH, AF, valid.
+const RAM_LEAF: u64 = 1 << 51 | 0x77d;
 
 /// What a host and its words share.
 #[derive(Default)]
@@ -43,6 +51,12 @@ struct Bell<'a> {
     blind: Cell<bool>,
     /// Barriers are left out.
     lax: Cell<bool>,
+    /// Leaves are stored clean.
+    washing: Cell<bool>,
+    /// A delivery has failed.
+    failing: Cell<bool>,
+    /// Bits that are set while a delivery fails are lost.
+    forgetful: bool,
 }
 
 /// A word whose every access lets faults be answered first.
@@ -60,7 +74,7 @@ pub struct Host<'a> {
     space: RefCell<Option<Space<'a>>>,
     /// Faults answered.
     pub recorded: Cell<u64>,
-    /// Faults that were the guest's.
+    /// Faults that were made the guest's where its memory is mapped.
     pub denied: Cell<u64>,
 }
 
@@ -69,6 +83,16 @@ impl Bell<'_> {
         if let Some(host) = self.host.get() {
             host.answer_faults();
         }
+    }
+
+    /// Whether a bit that is set now is lost: handlers of faults, which run in between, set theirs.
+    fn forgets(&self) -> bool {
+        self.forgetful && self.failing.get() && !self.handling.get()
+    }
+
+    /// What is stored in place of `value`.
+    fn washed(&self, value: u64) -> u64 {
+        if self.washing.get() && value & RAM_LEAF == RAM_LEAF { value & !WRITE } else { value }
     }
 
     fn seen(&self, value: u64) -> u64 {
@@ -84,7 +108,7 @@ impl Word for HostWord<'_> {
 
     fn store(&self, value: u64) {
         self.bell.ring();
-        self.word.store(value);
+        self.word.store(self.bell.washed(value));
     }
 
     fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
@@ -99,13 +123,14 @@ impl Word for HostWord<'_> {
 
     fn fetch_or(&self, mask: u64) -> u64 {
         self.bell.ring();
-        self.word.fetch_or(mask)
+        self.word.fetch_or(if self.bell.forgets() { 0 } else { mask })
     }
 }
 
 impl<'a> Host<'a> {
     pub fn new(machine: Machine, mischief: Mischief) -> Self {
-        let bell = Rc::new(Bell::default());
+        let forgetful = mischief == Mischief::BitDroppedOnFailedDelivery;
+        let bell = Rc::new(Bell { forgetful, ..Bell::default() });
         let word = |word: &ModelWord| HostWord { word: word.clone(), bell: Rc::clone(&bell) };
         let words = machine.all_words().iter().map(word).collect();
         let (space, recorded, denied) = (RefCell::new(None), Cell::new(0), Cell::new(0));
@@ -147,6 +172,21 @@ impl<'a> Host<'a> {
         self.blind_for(Mischief::TableFreedUnread, act)
     }
 
+    /// Does `act`, which is where some kinds of mischief are done.
+    pub fn mapping<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.bell.washing.set(self.mischief == Mischief::MappedClean);
+        let result = act();
+        self.bell.washing.set(false);
+        result
+    }
+
+    /// Does `act`, a sync or clear, which notes in what it is given that a delivery has failed.
+    pub fn delivering<T>(&self, act: impl FnOnce(&Cell<bool>) -> T) -> T {
+        let result = act(&self.bell.failing);
+        self.bell.failing.set(false);
+        result
+    }
+
     fn blind_for<T>(&self, mischief: Mischief, act: impl FnOnce() -> T) -> T {
         self.bell.blind.set(self.mischief == mischief);
         let result = act();
@@ -161,11 +201,11 @@ impl<'a> Host<'a> {
             return;
         }
         while let Some(fault) = self.machine.take_write_fault() {
-            let counter = match space.write_fault(self, fault.ipa) {
-                WriteFault::Recorded => &self.recorded,
-                WriteFault::Denied => &self.denied,
-            };
-            counter.set(counter.get() + 1);
+            match space.write_fault(self, fault.ipa) {
+                WriteFault::Recorded => self.recorded.set(self.recorded.get() + 1),
+                WriteFault::Denied if self.machine.may_fault(fault.ipa) => {}
+                WriteFault::Denied => self.denied.set(self.denied.get() + 1),
+            }
             self.machine.resume(fault.pe);
         }
         self.bell.handling.set(false);
@@ -190,33 +230,15 @@ impl<'a> Memory for Host<'a> {
 
     fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
         self.bell.ring();
-        self.machine.fill(pa, count, value);
+        self.machine.fill(pa, count, |i| self.bell.washed(value(i)));
     }
 }
 
 impl Frames for Host<'_> {
-    fn alloc(&self, order: u32) -> Option<FrameBlock> {
-        self.machine.alloc(order)
-    }
+    frames_of_machine!();
 
     fn free(&self, block: FrameBlock) {
         self.machine.free(block);
-    }
-
-    fn reserve(&self, count: usize) -> Result<FrameReserve, OutOfFrames> {
-        self.machine.reserve(count)
-    }
-
-    fn take(&self, reserve: &mut FrameReserve) -> Option<FrameBlock> {
-        self.machine.take(reserve)
-    }
-
-    fn unreserve(&self, reserve: FrameReserve) {
-        self.machine.unreserve(reserve);
-    }
-
-    fn free_frames(&self) -> usize {
-        self.machine.free_frames()
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod broken;
 mod catches;
+mod frames;
 mod guest;
 mod host;
 mod life;
 mod properties;
+mod ranges;
 mod rules;
 mod vm;

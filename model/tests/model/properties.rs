@@ -8,15 +8,20 @@ use crate::guest::{Met, Mix, live};
 use crate::host::Mischief;
 use crate::life::seeds_to_soak;
 
-const EVEN: Mix = Mix { exhaust: 64, remap: 96, replug: 64, toggle: 48 };
+const EVEN: Mix =
+    Mix { exhaust: 64, remap: 96, replug: 64, toggle: 48, undelivered: 128, death: 0, mixed: 64 };
+/// With an SMMU that stops answering now and then.
+const FATAL: Mix = Mix { death: 64, mixed: 256, replug: 96, ..EVEN };
 /// Steps of a life.
 const STEPS: u64 = 60;
 /// Seeds within which mischief must be caught.
 const SEEDS: u64 = 64;
 
-/// The machine of a seed: with and without hardware dirty state on either side, one in four not coherent.
+/// The machine of a seed: with and without hardware dirty state on either side, some not coherent, some without
+/// invalidation by range.
 fn machine(seed: u64) -> Parameters {
     let mut parameters = Parameters::new(seed);
+    parameters.smmu.range_invalidation = !seed.is_multiple_of(5);
     parameters.pes.hafdbs = seed.is_multiple_of(2);
     if seed % 4 >= 2 {
         parameters.smmu.httu = 0;
@@ -62,6 +67,7 @@ fn nothing_is_lost() {
     assert!(met.syncs > 2_400 && met.clears > 750 && met.reported > 60_000 && met.el2_writes > 600);
     assert!(met.unmaps_under_log > 350 && met.maps_under_log > 200);
     assert!(met.attaches_under_log > 150 && met.detaches_under_log > 250);
+    assert!(met.failed_deliveries > 500 && met.tally.retried > 700 && met.el2_writes_across_starts > 80);
 }
 
 #[test]
@@ -83,9 +89,25 @@ fn nobody_is_disturbed() {
 
 #[test]
 fn all_or_nothing() {
-    let met = lives(40_000..40_160, Mix { exhaust: 640, toggle: 256, ..EVEN }, machine);
+    let met = lives(40_000..40_160, Mix { exhaust: 640, toggle: 256, death: 8, ..EVEN }, machine);
     assert!(met.refused_starts > 500 && met.abandoned_starts > 200 && met.other_refusals > 1_500);
     assert!(met.starts > 700 && met.splits > 1_900 && met.merges > 1_800);
+    assert!(met.deaths > 90 && met.dead_starts > 8 && met.dead_stops > 15 && met.quarantined > 40);
+}
+
+#[test]
+fn weaker_device_weakens_the_log_where_that_is_accepted_and_then_alone() {
+    let met = lives(70_000..70_060, Mix { replug: 256, mixed: 512, ..EVEN }, exact);
+    assert!(met.weakened > 20 && met.weaker_refused > 20 && met.attaches_under_log > 200);
+    assert!(met.syncs > 400 && met.clears > 120 && met.detaches_under_log > 220);
+}
+
+#[test]
+fn hardware_that_stops_answering_makes_the_log_untrusted() {
+    let met = lives(60_000..60_120, FATAL, machine);
+    assert!(met.deaths > 350 && met.untrusted_syncs > 120 && met.syncs > 900);
+    assert!(met.dead_starts > 30 && met.dead_stops > 45 && met.dead_unmaps > 30 && met.dead_detaches > 1);
+    assert!(met.quarantined > 200);
 }
 
 #[test]
@@ -122,10 +144,23 @@ fn table_that_is_freed_without_a_second_read_loses() {
     assert!(caught(Mischief::TableFreedUnread, exact).contains("lost"));
 }
 
+#[test]
+fn page_that_is_mapped_clean_under_a_log_is_lost() {
+    assert!(caught(Mischief::MappedClean, exact).contains("lost"));
+}
+
+#[test]
+fn bit_that_is_dropped_where_its_delivery_fails_is_lost() {
+    assert!(caught(Mischief::BitDroppedOnFailedDelivery, exact).contains("lost"));
+}
+
 /// As `life::soak`, of random lives.
 #[test]
 #[ignore = "takes as long as it is asked to: seeds come from STRANDLINE_SEEDS"]
 fn soak_of_random_lives() {
     let (first, end) = seeds_to_soak();
-    lives(first..end, EVEN, machine);
+    let began = std::time::Instant::now();
+    let mut met = lives(first..end, EVEN, machine);
+    met += lives(first..end, FATAL, machine);
+    println!("{} steps a second", met.tally.steps / began.elapsed().as_secs().max(1));
 }

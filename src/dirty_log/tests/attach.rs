@@ -46,6 +46,20 @@ fn a_device_that_would_weaken_the_log_is_refused_unless_the_caller_accepts() {
 }
 
 #[test]
+fn a_view_of_a_tier_that_a_log_cannot_have_is_refused_whatever_the_caller_accepts() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
+    for (tier, error) in
+        [(DmaTier::Stall, AttachError::NoTier(DmaTier::Stall)), (DmaTier::Digest, AttachError::NoKey)]
+    {
+        let free = fake.free_frames();
+        let attached = log.attach_view(&fake, &mut space, walker(&tlb, 3), tier, Weakening::Accepted);
+        assert_eq!((attached, fake.free_frames()), (Err(error), free));
+    }
+}
+
+#[test]
 fn a_view_is_read_once_more_between_its_last_invalidation_and_the_end_of_its_frames() {
     let (fake, tlb) = (Fake::new(256), FakeTlb::default());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
@@ -88,6 +102,38 @@ fn what_the_last_invalidation_did_not_reach_is_never_given_back() {
     assert!(matches!(log.detach_view(&fake, &mut space, 0), Err(AttachError::View(_))));
     assert!(!take_trace().iter().any(|e| matches!(e, Event::Free(_))));
     assert_eq!(space.dma_tier(), DmaTier::None);
+}
+
+#[test]
+fn a_log_of_which_a_view_is_lost_unread_is_untrusted_until_it_is_restarted() {
+    let (fake, tlb) = (Fake::new(256), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    device_writes(&fake, &space, RAM);
+    tlb.failures.borrow_mut().push(DmaTlbError::Timeout);
+    assert!(matches!(log.detach_view(&fake, &mut space, 0), Err(AttachError::View(_))));
+    assert_eq!(log.state(), LogState::Untrusted);
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)), Err(LogError::Untrusted));
+    stop(&mut log, &fake, &mut space);
+    let mut log = started(&fake, &mut space, all);
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)), Ok(vec![]));
+}
+
+#[test]
+fn a_log_some_of_which_devices_reach_unmapped_is_untrusted_and_another_is_not() {
+    for (logged, trusted) in [(range(RAM, M), false), (range(RAM + 8 * M, M), true)] {
+        let (fake, tlb) = (Fake::new(256), FakeTlb::default());
+        let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+        let more = Region { range: range(RAM + 8 * M, 8 * M), pa: Pa(0x9000_0000), reach: Reach::Ram };
+        space.map(&fake, more).unwrap();
+        let mut log = started(&fake, &mut space, logged);
+        tlb.failures.borrow_mut().push(DmaTlbError::Timeout);
+        assert!(matches!(space.unmap(&fake, range(RAM, 8 * M)), Err(SpaceError::View(_))));
+        let synced = sync(&mut log, &fake, &space, logged, clearing(CPU));
+        assert_eq!(synced, if trusted { Ok(vec![]) } else { Err(LogError::Untrusted) });
+        assert_eq!(log.state(), if trusted { LogState::On } else { LogState::Untrusted });
+    }
 }
 
 #[test]

@@ -109,9 +109,6 @@ struct Rig<'d> {
     step: u64,
     /// Before the start under way, as long as nothing else has changed it.
     unstarted: Option<Shape>,
-    /// A view that came past the log is by pages in its range until some later log ends: an undone start may leave
-    /// fewer tables than it found.
-    past_the_log: bool,
     /// Some failure of hardware may have put frames out of use.
     hardware_failed: bool,
 }
@@ -122,7 +119,7 @@ impl<'d> Rig<'d> {
         let registers = Region { range: range(REGISTERS, M), pa: Pa(REGISTERS), reach: Reach::CpuDevice };
         space.map(fake, registers).unwrap();
         let log = DirtyLog::new(cpu_tier);
-        Self { fake, tlb, space, log, step: 0, unstarted: None, past_the_log: false, hardware_failed: false }
+        Self { fake, tlb, space, log, step: 0, unstarted: None, hardware_failed: false }
     }
 
     fn state(&self) -> State {
@@ -154,7 +151,7 @@ impl<'d> Rig<'d> {
             Ok(Progress::More(step)) => self.step = step,
             Ok(Progress::Done) => self.step = 0,
             // Refusals leave the step as it was, too.
-            Err(LogError::Abandoned(_) | LogError::Untrusted | LogError::NotHeld) => self.step = 0,
+            Err(LogError::Abandoned(_) | LogError::Untrusted) => self.step = 0,
             Err(_) => {}
         }
         Ok(progress.map(|_| ())?)
@@ -181,6 +178,9 @@ impl<'d> Rig<'d> {
                 let stopping = self.log.state() == LogState::Stopping;
                 let step = if stopping || !matches!(step, Step::Right) { self.step(step) } else { 0 };
                 let progress = self.log.stop(fake, &mut self.space, step);
+                if !stopping && progress == Err(LogError::NotHeld) {
+                    self.step = 0;
+                }
                 return self.stepped(progress);
             }
             Op::Sync(range, done, flags) => {
@@ -210,7 +210,6 @@ impl<'d> Rig<'d> {
         let Err(error) = result else {
             if matches!(op, Op::Map(_) | Op::Unmap(_) | Op::AddView(_) | Op::Attach(..) | Op::Detach(_)) {
                 self.unstarted = None;
-                self.past_the_log |= matches!(op, Op::AddView(_)) && state != LogState::Off;
             }
             return;
         };
@@ -224,9 +223,7 @@ impl<'d> Rig<'d> {
         match error {
             Refused::Log(LogError::Abandoned(_)) => {
                 assert_eq!(self.log.state(), LogState::Off);
-                if let Some(unstarted) =
-                    self.unstarted.filter(|_| !self.hardware_failed && !self.past_the_log)
-                {
+                if let Some(unstarted) = self.unstarted.filter(|_| !self.hardware_failed) {
                     // The SMMU failed once, and answers again: everything was undone.
                     assert_eq!(self.shape(), unstarted, "{op:?}");
                 }
@@ -277,9 +274,10 @@ impl<'d> Rig<'d> {
                 }
                 (LogError::NoCpuTier, Op::Start(..)) => self.log.tiers(&self.space).cpu == CpuTier::None,
                 (LogError::NoDmaTier(tier), Op::Start(..)) => {
-                    self.space.dma_views().any(|v| v.tier == tier)
-                        && matches!(tier, DmaTier::Stall | DmaTier::Digest)
+                    self.space.dma_views().any(|v| v.tier == tier) && tier == DmaTier::Stall
                 }
+                // This log has none.
+                (LogError::NoKey, Op::Start(..)) => self.space.has_digest_views(),
                 (LogError::OutOfFrames(lack), Op::Start(..)) => {
                     lack.needed > lack.free && lack.free == self.fake.free_frames()
                 }
@@ -290,6 +288,8 @@ impl<'d> Rig<'d> {
                 (AttachError::Weaker(weaker), Op::Attach(tier, Weakening::Refused)) => {
                     weaker == *tier && tier.code() > self.space.dma_tier().code()
                 }
+                (AttachError::NoTier(none), Op::Attach(tier, _)) => none == *tier && *tier == DmaTier::Stall,
+                (AttachError::NoKey, Op::Attach(tier, _)) => *tier == DmaTier::Digest,
                 (AttachError::NoSuchView(none), Op::Detach(index)) => {
                     none == *index && self.space.dma.get(none).is_none_or(Option::is_none)
                 }
@@ -317,13 +317,13 @@ impl<'d> Rig<'d> {
                 // A view's root has been taken when its mappings are counted.
                 lack.needed > lack.free && lack.free <= self.fake.free_frames()
             }
-            // One more may have been set aside for the list of a stop.
-            (SpaceError::NoRoot, Op::AddView(_) | Op::Attach(..)) => self.fake.free_frames() <= 1,
-            (SpaceError::TooMany, Op::AddView(_) | Op::Attach(..)) => {
+            (SpaceError::TooManyViews, Op::AddView(_) | Op::Attach(..)) => {
                 self.space.dma.iter().all(Option::is_some)
             }
+            (SpaceError::Logged(logged), Op::AddView(_)) => self.log.range() == Some(logged),
+            (SpaceError::Changing(changing), Op::AddView(_)) => self.log.range() == Some(changing),
             (SpaceError::NoSuchRegion(none), Op::Unmap(range)) => none == *range,
-            (SpaceError::Logged(logged), Op::Map(Region { range, .. }) | Op::Unmap(range)) => {
+            (SpaceError::Changing(logged), Op::Map(Region { range, .. }) | Op::Unmap(range)) => {
                 logged == *range && self.log.range().is_some_and(|log| log.overlaps(logged))
             }
             _ => false,

@@ -1,6 +1,10 @@
 //! Reading a log: syncs, clears, write faults, and the orders in which they ask hardware.
 
+use strandline_abi::Tiers;
+
 use super::*;
+use crate::addr::PageSize;
+use crate::dirty_log::Request;
 
 #[test]
 fn sync_reports_exactly_what_vcpus_wrote_and_once() {
@@ -102,6 +106,82 @@ fn a_clearing_sync_of_dma_writes_orders_cmd_sync_barrier_walk_invalidation_deliv
             Event::Mark("delivered"),
         ]
     );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "1 GiB takes Miri too long")]
+fn a_log_of_blocks_splits_nothing_and_reports_a_write_as_the_block_it_is_in_once() {
+    let (fake, tlb) = (Fake::new(1200), FakeTlb::default());
+    let mut space = space(&fake, &tlb, G, DmaTier::Hardware);
+    let (all, free) = (range(RAM, G), fake.free_frames());
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    let request = Request { granule: PageSize::Size1G, ..Request::from(all) };
+    let mut step = 0;
+    while let Progress::More(next) = log.start(&fake, &mut space, request, step).unwrap() {
+        step = next;
+    }
+    assert_eq!((log.blocks_split_by_start(), space.dma_totals().0.blocks_1g), (0, 1));
+    // Two bitmaps of 8 frames, and two lists for the stop.
+    assert_eq!(free - fake.free_frames(), 2 * 8 + 2);
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)), Ok(vec![]));
+    device_writes(&fake, &space, RAM + 300 * M);
+    // A sync of its first page alone: the rest stays in the log until it is asked for.
+    assert_eq!(sync(&mut log, &fake, &space, range(RAM, 4096), clearing(DMA)), Ok(vec![0]));
+    let rest = sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap();
+    assert_eq!((rest.len(), rest[0]), ((1 << 18) - 1, 1));
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)), Ok(vec![]));
+    stop(&mut log, &fake, &mut space);
+    assert_eq!(fake.free_frames(), free);
+}
+
+#[test]
+fn a_log_of_2_mib_blocks_splits_what_is_larger_and_the_ends_by_pages() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, G, DmaTier::Hardware);
+    let part = range(RAM + M, 5 * M);
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    let request = Request { granule: PageSize::Size2M, ..Request::from(part) };
+    let mut step = 0;
+    while let Progress::More(next) = log.start(&fake, &mut space, request, step).unwrap() {
+        step = next;
+    }
+    let leaves = space.cpu_view().tree.leaves();
+    assert_eq!((leaves.blocks_1g, leaves.blocks_2m, leaves.pages_4k), (0, 511, 512));
+    device_writes(&fake, &space, RAM + 3 * M);
+    device_writes(&fake, &space, RAM + M + 0x5000);
+    let mut expected = vec![5];
+    expected.extend(256..768);
+    assert_eq!(sync(&mut log, &fake, &space, part, clearing(DMA)), Ok(expected));
+}
+
+#[test]
+fn a_start_that_would_be_weaker_than_demanded_is_refused_by_what_it_would_be() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let all = range(RAM, 8 * M);
+    let mut log = DirtyLog::new(CpuTier::Faults);
+    let tiers = |cpu, dma| Tiers { cpu, dma };
+    let mut demand = |weakest| log.start(&fake, &mut space, Request { weakest, ..Request::from(all) }, 0);
+    let weaker = Err(LogError::Weaker(tiers(CpuTier::Faults, DmaTier::Assume)));
+    assert_eq!(demand(tiers(CpuTier::None, DmaTier::Hardware)), weaker);
+    assert_eq!(demand(tiers(CpuTier::None, DmaTier::Digest)), weaker);
+    assert_eq!(demand(tiers(CpuTier::Hardware, DmaTier::None)), weaker);
+    assert!(demand(tiers(CpuTier::Faults, DmaTier::Assume)).is_ok());
+}
+
+#[test]
+fn a_sync_takes_one_cmd_sync_for_each_smmu_before_any_view_is_read() {
+    let (fake, tlb, other) = (Fake::new(256), FakeTlb::default(), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    for (vmid, tlb) in [(3, &tlb), (4, &other)] {
+        let walker = DmaWalker { tlb, vmid: Vmid(vmid), coherent: true };
+        space.add_dma_view(&fake, walker, DmaTier::Hardware).unwrap();
+    }
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    assert_eq!(sync(&mut log, &fake, &space, all, DMA), Ok(vec![]));
+    let synced = [Event::Mark("CMD_SYNC"), Event::Barrier(Barrier::DsbSy)];
+    assert_eq!(take_trace(), [synced, synced].concat());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use strandline::addr::{Ipa, IpaRange, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region as Mapped};
+use strandline::frames::Frames;
 use strandline::hw::{Barrier, Cpu, Tlbi, Vttbr};
 use strandline::smmu::{Httu, Stage2Config};
 use strandline::stage2::{DmaWalker, Format, VtcrOptions};
@@ -48,7 +49,9 @@ pub(super) fn create<'a>(
     let views = add_dma_views(host, smmus, &mut space, &streams, config.dma, ram)?;
     map(host, &mut space, &functions, range, ram)?;
     load(host, plan, &kernel, &placement, range, ram, !functions.is_empty())?;
+    let free = host.platform.free_frames();
     attach(smmus, &space, &streams, &views)?;
+    let stream_tables = free.saturating_sub(host.platform.free_frames());
 
     let pci = host.pci.as_ref().map(|p| VirtualPci::new(&p.ecam, functions)).unwrap_or_default();
     announce(config, range, ram, &space, &streams);
@@ -59,8 +62,10 @@ pub(super) fn create<'a>(
         uart: Vuart::default(),
         pci,
         streams,
+        stream_tables,
         vtcr,
         told: 0,
+        told_exceptions: 0,
     })
 }
 

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use strandline::addr::Pa;
 use strandline::vm::Vm;
 
+use crate::audit::Audit;
 use crate::console::say;
 use crate::cpu::CpuFeatures;
 use crate::failure::Failure;
@@ -31,9 +32,13 @@ pub struct Guest<'a> {
     uart: Vuart,
     pci: VirtualPci,
     streams: Vec<Stream>,
+    /// Frames of stream tables that were made for its streams. They stay with the SMMUs when it has ended.
+    stream_tables: usize,
     vtcr: u64,
     /// How many faults of its devices have been told on the console.
     told: u32,
+    /// How many exceptions it was given, as far as that is told.
+    told_exceptions: u32,
 }
 
 /// What all VMs share.
@@ -90,9 +95,16 @@ fn one(
 ) -> Result<Ending, Failure> {
     let name = &plan.config.name;
     let (list, inbox) = smmus.split();
+    let mut before = Audit::take(host.platform);
     let mut guest = create::create(host, list, plan, ram, index).map_err(|why| plan::of_vm(name, why))?;
+    before.give_away(guest.stream_tables);
     let ending = guest.run(host, list, inbox);
     guest.take_apart(host, list, inbox).map_err(|why| plan::of_vm(name, why))?;
+    let after = Audit::take(host.platform);
+    if after != before {
+        return Err(plan::of_vm(name, format_args!("EL2 is not as it was: {before}; afterwards {after}")));
+    }
+    say!("strandline: VM {name}: EL2 is as it was before: {after}");
     Ok(ending)
 }
 

@@ -7,20 +7,22 @@ use alloc::string::String;
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTV_CTL_EL0, CNTV_CVAL_EL0, Readable, VTTBR_EL2, Writeable};
-use strandline::addr::Ipa;
 use strandline::hw::{Barrier, Cpu, Tlbi};
 use strandline::hypercall;
 use strandline::smmu::{Access, FaultEvent};
 use strandline_abi::{Call, FaultRecord};
 
 use super::{Guest, Host};
+use crate::aarch32;
 use crate::console::say;
 use crate::guest_map;
+use crate::inject::Fault;
 use crate::irq;
-use crate::mmio::{self, MmioAccess};
+use crate::mmio::{self, MmioAccess, NotMmio};
 use crate::psci::{self, Answer};
 use crate::smmus::{EventSink, Inbox, RealSmmu, Stream};
 use crate::timer;
+use crate::trapped::{self, SystemAccess};
 use crate::vcpu::{Exit, Vcpu};
 use crate::vpci;
 
@@ -72,6 +74,12 @@ const WFX_NOT_WFI: u64 = 0b11;
 const NAP_US: u64 = 10_000;
 /// How many faults of a VM's devices are told on the console.
 const TOLD_FAULTS: u32 = 8;
+/// How many exceptions that a VM was given are told on the console.
+const TOLD_EXCEPTIONS: u32 = 8;
+/// ISS of HVC: the immediate. All but 0 are reserved.
+const HVC_IMMEDIATE: u64 = 0xffff;
+/// SMCCC's answer to what is not there.
+const SMCCC_NOT_SUPPORTED: u64 = u64::MAX;
 
 impl Guest<'_> {
     /// Runs it to its end.
@@ -84,6 +92,7 @@ impl Guest<'_> {
             if let Some(ending) = ended {
                 let name = self.name;
                 self.uart.flush(|line| say!("{name}| {line}"));
+                Vcpu::leave(host.cpu);
                 return ending;
             }
         }
@@ -114,18 +123,28 @@ impl Guest<'_> {
                 irq::handle();
                 None
             }
-            Exit::SError { esr } => Some(self.stop(format!("asynchronous external abort (ESR {esr:#x})"))),
-            Exit::AArch32 => Some(self.stop("it went into AArch32 state".into())),
+            Exit::SError { esr } => {
+                let pc = self.vcpu.pc;
+                Some(Ending::Stopped(format!("asynchronous external abort (ESR {esr:#x}), PC {pc:#x}")))
+            }
+            Exit::Sync { esr, .. } if !aarch32::condition_holds(esr, self.vcpu.pstate) => {
+                self.vcpu.skip_instruction(esr);
+                None
+            }
             Exit::Sync { esr, far, hpfar } => match esr >> EC_SHIFT & EC_MASK {
-                class::HVC64 => self.call(host, smmus, inbox),
+                class::HVC64 if esr & HVC_IMMEDIATE == 0 => self.call(host, smmus, inbox),
+                class::HVC64 => {
+                    self.vcpu.x[0] = SMCCC_NOT_SUPPORTED;
+                    None
+                }
                 class::SMC64 => {
                     // A trapped SMC has not been executed; firmware calls are made by HVC.
-                    self.vcpu.skip_instruction();
-                    self.vcpu.x[0] = u64::MAX;
+                    self.vcpu.skip_instruction(esr);
+                    self.vcpu.x[0] = SMCCC_NOT_SUPPORTED;
                     None
                 }
                 class::WFX => {
-                    self.vcpu.skip_instruction();
+                    self.vcpu.skip_instruction(esr);
                     if esr & WFX_NOT_WFI == 0 {
                         sleep();
                     }
@@ -134,20 +153,46 @@ impl Guest<'_> {
                 class::DATA_ABORT => self.data_abort(host, esr, far, hpfar),
                 class::INSTRUCTION_ABORT => {
                     let place = mmio::place_of_fault(esr, far, hpfar);
-                    Some(self.stop(format!("instruction fetch from {place}, where it has no memory")))
+                    let by = if mmio::is_walk(esr) { "by page tables at" } else { "from" };
+                    self.inject(Fault::Instruction { far }, format_args!("instruction fetch {by} {place}"))
                 }
-                class::SYSTEM_REGISTER => {
-                    Some(self.stop(format!("access to a system register it may not have (ESR {esr:#x})")))
-                }
-                other => {
-                    Some(self.stop(format!("exception of class {other:#x} (ESR {esr:#x}, FAR {far:#x})")))
-                }
+                class::SYSTEM_REGISTER => self.system_register(esr),
+                // What is left are instructions that trap.
+                _ => self.undefined(esr),
             },
         }
     }
 
-    fn stop(&self, what: String) -> Ending {
-        Ending::Stopped(format!("{what}, PC {:#x}", self.vcpu.pc))
+    /// Has the guest take an exception, and tells the first few on the console. Ends the VM where that leads nowhere.
+    fn inject(&mut self, fault: Fault, what: fmt::Arguments<'_>) -> Option<Ending> {
+        let pc = self.vcpu.pc;
+        if !self.vcpu.inject(fault) {
+            return Some(Ending::Stopped(format!("{what}, at PC {pc:#x}, its exception vector")));
+        }
+        self.told_exceptions = self.told_exceptions.saturating_add(1);
+        if self.told_exceptions <= TOLD_EXCEPTIONS {
+            say!("strandline: VM {}: {what}, at PC {pc:#x}: it gets an exception", self.name);
+        }
+        None
+    }
+
+    fn undefined(&mut self, esr: u64) -> Option<Ending> {
+        self.inject(Fault::Undefined, format_args!("an instruction it may not use (ESR {esr:#x})"))
+    }
+
+    fn system_register(&mut self, esr: u64) -> Option<Ending> {
+        let access = SystemAccess::decode(esr);
+        match access.answer() {
+            trapped::Answer::Undefined => return self.undefined(esr),
+            trapped::Answer::Nothing if access.read => {
+                if let Some(register) = self.vcpu.x.get_mut(usize::from(access.rt)) {
+                    *register = 0;
+                }
+            }
+            trapped::Answer::Nothing => {}
+        }
+        self.vcpu.skip_instruction(esr);
+        None
     }
 
     /// HVC: our own calls, or the guest's firmware.
@@ -173,19 +218,24 @@ impl Guest<'_> {
         }
     }
 
-    /// An access outside what is mapped: emulated, or the end.
+    /// An access outside what is mapped: emulated, or answered by an abort, as where no device is.
     fn data_abort(&mut self, host: &Host<'_>, esr: u64, far: u64, hpfar: u64) -> Option<Ending> {
         let access = match mmio::decode(esr, far, hpfar) {
             Ok(access) => access,
+            Err(NotMmio::CacheMaintenance) => {
+                // No cache has anything of what is not mapped.
+                self.vcpu.skip_instruction(esr);
+                return None;
+            }
             Err(why) => {
                 let place = mmio::place_of_fault(esr, far, hpfar);
-                return Some(self.stop(format!("access to {place}: {why}")));
+                return self.inject(Fault::Data { esr, far }, format_args!("access to {place}: {why}"));
             }
         };
-        if let Some(offset) = inside(access.ipa, guest_map::UART, guest_map::UART_BYTES) {
+        if let Some(offset) = access.offset_in(guest_map::UART, guest_map::UART_BYTES) {
             self.uart_access(&access, offset);
         } else if let (Some(offset), Some(pci)) =
-            (inside(access.ipa, guest_map::ECAM, guest_map::ECAM_BYTES), &host.pci)
+            (access.offset_in(guest_map::ECAM, guest_map::ECAM_BYTES), &host.pci)
         {
             if access.write {
                 let value = access.stored(&self.vcpu.x);
@@ -196,9 +246,12 @@ impl Guest<'_> {
             }
         } else {
             let what = if access.write { "write to" } else { "read from" };
-            return Some(self.stop(format!("{what} {}, where it has no memory", access.ipa)));
+            return self.inject(
+                Fault::Data { esr, far },
+                format_args!("{what} {}, where it has no memory", access.ipa),
+            );
         }
-        self.vcpu.skip_instruction();
+        self.vcpu.skip_instruction(esr);
         None
     }
 
@@ -253,11 +306,6 @@ impl Guest<'_> {
         space.free(host.platform);
         Ok(())
     }
-}
-
-/// The offset of `ipa` in `bytes` from `start`.
-fn inside(ipa: Ipa, start: Ipa, bytes: u64) -> Option<u64> {
-    ipa.0.checked_sub(start.0).filter(|offset| *offset < bytes)
 }
 
 /// WFI on the guest's behalf: until its virtual timer's deadline, where that is armed.

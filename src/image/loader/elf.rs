@@ -24,7 +24,7 @@ pub(super) fn plan(module: &[u8], ram: IpaRange) -> Result<LoadPlan, LoadError> 
     for header in &headers {
         segments.push(segment(header, module, ram)?);
     }
-    segments.sort_by_key(|s| s.to);
+    crate::sort::by_key(&mut segments, |s| s.to);
     check_apart(&segments)?;
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
         return Err(LoadError::ElfKind("it has no loadable segment"));

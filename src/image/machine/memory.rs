@@ -39,7 +39,7 @@ pub fn read_ram(tree: Tree, ram: &mut ArrayVec<Region, MAX_RAM>) -> Result<(), T
         }
         Ok(())
     })?;
-    ram.sort_unstable_by_key(|r| r.start());
+    crate::sort::by_key(ram, |r| r.start());
     if ram.is_empty() {
         return Err(TreeError::Missing("RAM (device_type = \"memory\")"));
     }

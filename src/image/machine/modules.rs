@@ -42,7 +42,7 @@ pub fn read_modules(tree: Tree, modules: &mut ArrayVec<Module, MAX_MODULES>) -> 
         }
         Ok(())
     })?;
-    modules.sort_unstable_by_key(|m| m.region.start());
+    crate::sort::by_key(modules, |m| m.region.start());
     Ok(())
 }
 

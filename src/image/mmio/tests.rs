@@ -145,6 +145,19 @@ fn word_and_doubleword_loads_fill_the_register() {
 }
 
 #[test]
+fn an_access_is_in_a_window_with_all_of_its_bytes_or_not_at_all() {
+    let at = |ipa, esr| MmioAccess { ipa: Ipa(ipa), ..decoded(esr) }.offset_in(Ipa(0x0900_0000), 0x1000);
+    let (word, double) = (0x9383_0007, 0x93c0_8046);
+    assert_eq!(at(0x0900_0000, double), Some(0));
+    assert_eq!(at(0x0900_0ff8, double), Some(0xff8));
+    assert_eq!(at(0x0900_0ffc, word), Some(0xffc));
+    assert_eq!(at(0x0900_0ffc, double), None, "the last four bytes are in the next page");
+    assert_eq!(at(0x0900_1000, word), None);
+    assert_eq!(at(0x08ff_fffc, double), None, "the first four bytes are in the page before");
+    assert_eq!(at(0x08ff_ffff, word), None);
+}
+
+#[test]
 fn zero_register_swallows_a_load_and_stores_zero() {
     let mut registers = [0x55; 31];
     decoded(0x93df_8007).load(&mut registers, 7);

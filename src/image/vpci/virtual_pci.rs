@@ -30,7 +30,7 @@ impl VirtualPci {
     /// A configuration space with `functions`, whose identity is read from the machine.
     #[must_use]
     pub fn new(host: &impl ConfigSpace, mut functions: Vec<AssignedFunction>) -> Self {
-        functions.sort_by_key(AssignedFunction::bdf);
+        crate::sort::by_key(&mut functions, AssignedFunction::bdf);
         let mut shown: Vec<VirtualFunction> = Vec::new();
         for function in functions {
             let mut number = 0;

@@ -1,0 +1,153 @@
+//! Devices come and go, each with a view of its own, of one tier or another.
+
+use strandline::addr::Vmid;
+use strandline::address_space::SpaceError;
+use strandline::dirty_log::{AttachError, Weakening};
+use strandline::smmu::{Httu, Stage2Config};
+use strandline::stage2::{DmaWalker, MapError};
+use strandline_abi::{DmaTier, LogState};
+use strandline_model::Source;
+
+use super::snapshot::Snapshot;
+use super::{Guest, Outcome};
+use crate::vm::STREAMS;
+
+/// The view of a stream.
+#[derive(Clone, Copy)]
+pub(super) struct Plugged {
+    pub index: usize,
+    pub vmid: Vmid,
+    pub tier: DmaTier,
+    /// Tables that are no more part of its tree, and are never used again.
+    pub unlinked: u64,
+}
+
+impl Guest<'_> {
+    pub(super) fn replug(&mut self) -> Outcome {
+        let stream = self.dice.below(2) as usize;
+        if self.views[stream].is_some() { self.unplug(stream) } else { self.plug(stream) }
+    }
+
+    /// Whether some device may write unseen.
+    pub(super) fn assumes(&self) -> bool {
+        self.views.iter().flatten().any(|v| v.tier == DmaTier::Assume)
+    }
+
+    /// The weakest tier of the devices.
+    pub(super) fn weakest(&self) -> DmaTier {
+        match self.views {
+            [None, None] => DmaTier::None,
+            _ if self.assumes() => DmaTier::Assume,
+            _ => DmaTier::Hardware,
+        }
+    }
+
+    pub(super) fn plug(&mut self, stream: usize) -> Outcome {
+        self.exhaust();
+        let before = self.snapshot();
+        let answered = self.answers();
+        let vmid = match self.smmu.alloc_vmid() {
+            Ok(vmid) => vmid,
+            Err(_) if self.excused(answered) => return self.check_unchanged("a VMID", &before),
+            Err(error) => return Err(error.to_string()),
+        };
+        let tier = if self.dice.chance(self.mix.mixed) { DmaTier::Assume } else { self.tier };
+        let weakening = if self.dice.chance(512) { Weakening::Refused } else { Weakening::Accepted };
+        let under_log = matches!(self.log.state(), LogState::On | LogState::Untrusted);
+        let weaker = under_log && tier == DmaTier::Assume && self.weakest() == DmaTier::Hardware;
+        let walker = DmaWalker { tlb: self.smmu, vmid, coherent: self.smmu.features().coherent };
+        let attached = self.log.attach_view(self.host, &mut self.host.space_mut(), walker, tier, weakening);
+        let index = match attached {
+            Ok(index) if !weaker || weakening == Weakening::Accepted => index,
+            Err(error) => return self.refused_view(error, weaker, vmid, &before),
+            Ok(_) => return Err("a log was made weaker, which was not allowed".to_owned()),
+        };
+        self.met.weakened += u64::from(weaker);
+        self.views[stream] = Some(Plugged { index, vmid, tier, unlinked: 0 });
+        self.enter_dirty(Source::Dma, self.all());
+        self.met.attaches_under_log += u64::from(self.is_on());
+        self.relent();
+        self.go_through(stream, index, vmid)
+    }
+
+    /// A view was refused: it had to be, and nothing has changed.
+    fn refused_view(&mut self, error: AttachError, weaker: bool, vmid: Vmid, before: &Snapshot) -> Outcome {
+        match error {
+            AttachError::Weaker(DmaTier::Assume) if weaker => self.met.weaker_refused += 1,
+            AttachError::Space(SpaceError::Map(MapError::OutOfFrames(_))) if !self.hoard.is_empty() => {
+                self.met.other_refusals += 1;
+            }
+            _ => return Err(format!("attach failed: {error}")),
+        }
+        let answered = self.answers();
+        match self.smmu.free_vmid(vmid) {
+            Err(error) if !self.excused(answered) => Err(error.to_string()),
+            _ => self.check_unchanged("attach", before),
+        }
+    }
+
+    /// Sends a stream through its view. Where the SMMU is silent the stream aborts, and its device rests.
+    fn go_through(&mut self, stream: usize, index: usize, vmid: Vmid) -> Outcome {
+        self.fate();
+        let config = self.config(index, vmid);
+        let ste = self.smmu.view(&config).map_err(|e| e.to_string())?;
+        let answered = self.answers();
+        match self.smmu.attach(STREAMS[stream], &ste) {
+            Ok(()) => self.machine().set_active(STREAMS[stream], true),
+            Err(_) if self.excused(answered) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn config(&self, index: usize, vmid: Vmid) -> Stage2Config {
+        let tier = self.views.iter().flatten().find(|v| v.index == index).map(|v| v.tier);
+        self.with_tree(index, |tree| Stage2Config {
+            vmid,
+            root: tree.root(),
+            ipa_bits: u32::from(tree.format().ipa_bits()),
+            start_level: tree.format().start_level(),
+            output_bits: 48,
+            hardware_update: if tier == Some(DmaTier::Hardware) { Httu::Dirty } else { Httu::None },
+        })
+    }
+
+    /// Takes a device away. Where the SMMU is silent it stays, and rests.
+    pub(super) fn unplug(&mut self, stream: usize) -> Outcome {
+        let Some(view) = self.views[stream] else { return Ok(()) };
+        self.machine().quiesce(STREAMS[stream]);
+        let answered = self.answers();
+        match self.smmu.detach(STREAMS[stream]) {
+            Err(_) if self.excused(answered) => return Ok(()),
+            result => result.map_err(|e| e.to_string())?,
+        }
+        self.fate();
+        let (linked, _) = self.tables(view.index);
+        let answered = self.answers();
+        let detached =
+            self.host.detaching(|| self.log.detach_view(self.host, &mut self.host.space_mut(), view.index));
+        self.views[stream] = None;
+        match detached {
+            Ok(vmid) if vmid == view.vmid => {}
+            Err(AttachError::View(_)) if self.excused(answered) => {
+                self.met.dead_detaches += 1;
+                self.quarantined += linked as usize;
+                if self.log.state() == LogState::On {
+                    return Err("trusted: a log one of whose views is gone unread".to_owned());
+                }
+                self.machine().log_stopped();
+                return Ok(());
+            }
+            _ => return Err(format!("detach failed: {detached:?}")),
+        }
+        if view.tier == DmaTier::Assume {
+            self.enter_dirty(Source::Dma, self.all());
+        }
+        self.met.detaches_under_log += u64::from(self.is_on());
+        let answered = self.answers();
+        match self.smmu.free_vmid(view.vmid) {
+            Err(error) if !self.excused(answered) => Err(error.to_string()),
+            _ => Ok(()),
+        }
+    }
+}

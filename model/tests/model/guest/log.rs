@@ -1,0 +1,129 @@
+//! A log is started, and stopped.
+
+use strandline::addr::IpaRange;
+use strandline::dirty_log::{LogError, Progress};
+use strandline::stage2::ViewError;
+use strandline_abi::LogState;
+
+use super::memory::region;
+use super::snapshot::Snapshot;
+use super::{Guest, Outcome};
+
+/// How often a vCPU may be late for a stop.
+const HOLDS: u32 = 2;
+
+impl Guest<'_> {
+    pub(super) fn start(&mut self) -> Outcome {
+        let range = self.dice.part(self.all());
+        self.exhaust();
+        let (before, quarantined) = (self.snapshot(), self.quarantined);
+        if self.dice.chance(32) {
+            self.machine().fail_next_hold();
+        }
+        self.machine().log_start_begins();
+        // Where the SMMU was silent once, the start ends so, though it may take calls to undo it.
+        let (mut step, mut writing, mut late, mut excused) = (0, None, 0, false);
+        loop {
+            let answered = self.answers();
+            let progress = self.log.start(self.host, &mut self.host.space_mut(), range, step);
+            excused |= self.excused(answered);
+            match progress {
+                Ok(Progress::Done) => break,
+                Ok(Progress::More(next)) => step = next,
+                // Its undoing waits for a vCPU.
+                Err(LogError::NotHeld) if late < HOLDS => late += 1,
+                Err(LogError::Abandoned(ViewError::HoldTimeout)) => {
+                    return self.abandoned(&before, quarantined);
+                }
+                Err(LogError::Abandoned(ViewError::Dma(_)) | LogError::Untrusted) if excused => {
+                    self.met.dead_starts += 1;
+                    self.quarantine();
+                    return self.abandoned(&before, quarantined);
+                }
+                Err(error) => return self.refused_start(range, error, &before),
+            }
+            let pause = self.dice.below(100);
+            self.host.run(pause);
+            self.fate();
+            if self.dice.chance(64) {
+                self.be_refused()?;
+            }
+            writing = writing.or_else(|| if self.dice.chance(256) { self.el2_stores() } else { None });
+            if self.dice.chance(512)
+                && let Some(page) = writing.take()
+            {
+                self.el2_tells(page);
+            }
+            if self.dice.chance(96) {
+                self.stop()?;
+                return self.abandoned(&before, quarantined);
+            }
+        }
+        self.machine().log_started();
+        self.met.starts += 1;
+        if let Some(page) = writing {
+            self.el2_tells(page);
+            self.met.el2_writes_across_starts += 1;
+        }
+        Ok(())
+    }
+
+    /// A start was refused: it was right to be, and has changed nothing.
+    fn refused_start(&mut self, range: IpaRange, error: LogError, before: &Snapshot) -> Outcome {
+        let hole = (0..4).any(|i| !self.mapped[i] && region(i).range.overlaps(range));
+        let right = match error {
+            LogError::OutOfFrames(lack) => lack.needed > lack.free && !self.hoard.is_empty(),
+            LogError::OutsideRam(_) => hole,
+            _ => false,
+        };
+        if !right {
+            return Err(format!("start of {range} failed: {error}"));
+        }
+        self.met.refused_starts += 1;
+        self.check_unchanged("start", before)
+    }
+
+    /// A start that was given up has taken nothing, but for what hardware that was silent made it leave behind.
+    fn abandoned(&mut self, before: &Snapshot, quarantined: usize) -> Outcome {
+        self.met.abandoned_starts += 1;
+        let after = self.snapshot();
+        let left = self.quarantined - quarantined;
+        // It may have merged what was in pieces.
+        let tables = |s: &Snapshot| s.tables.iter().sum::<u64>();
+        if after.state != LogState::Off
+            || after.free_frames + left < before.free_frames
+            || tables(&after) > tables(before) + left as u64
+        {
+            let (now, then) = (after.free_frames, before.free_frames);
+            return Err(format!(
+                "half done: a start was given up, and took frames: {then} free, then {now}, {left} quarantined"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Stops the log. Where hardware is silent it is off all the same, and what it unlinked is never used again.
+    pub(super) fn stop(&mut self) -> Outcome {
+        self.machine().log_stopped();
+        self.suspect = false;
+        let (mut step, mut late) = (0, 0);
+        loop {
+            let answered = self.answers();
+            let progress = self.log.stop(self.host, &mut self.host.space_mut(), step);
+            match progress {
+                Ok(Progress::Done) => return Ok(()),
+                Ok(Progress::More(next)) => step = next,
+                Err(LogError::NotHeld) if late < HOLDS => (step, late) = (0, late + 1),
+                Err(LogError::Untrusted) if self.excused(answered) && self.log.state() == LogState::Off => {
+                    self.met.dead_stops += 1;
+                    self.quarantine();
+                    return Ok(());
+                }
+                Err(error) => return Err(format!("stop failed: {error}")),
+            }
+            let pause = self.dice.below(100);
+            self.host.run(pause);
+            self.fate();
+        }
+    }
+}
