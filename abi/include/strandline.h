@@ -102,7 +102,8 @@
 /* Ends the log; what was not read is dropped. Ends also one that is UNTRUSTED, and undoes a start that has not ended.
  * Arguments: x5 = step, 0 at first.
  * Results:   x1 = next step.
- * Errors:    DENIED (no log), INVALID_PARAMETER (step), BUSY, UNTRUSTED (the log has ended all the same).
+ * Errors:    DENIED (no log); INVALID_PARAMETER (step); BUSY (another vCPU is at work on the log, or did not stop in time:
+ *            the stop may have begun, call again with x5 = 0); UNTRUSTED (the log has ended all the same).
  */
 #define STRANDLINE_STOP      UINT64_C(0xc6000004)
 

@@ -103,12 +103,23 @@ static void identifiers_that_do_not_exist(void)
            0xc6000007);
 }
 
-static void smc(void)
+/* SMCCC_VERSION in another way than by HVC #0: -1, and x1 as it was. */
+#define OTHERWISE(tried, instruction)                                                             \
+    do {                                                                                          \
+        register uint64_t x0 __asm__("x0") = SMCCC_VERSION;                                       \
+        register uint64_t x1 __asm__("x1") = 11;                                                  \
+        __asm__ volatile(instruction : "+r"(x0), "+r"(x1)::"x2", "x3", "memory");                 \
+        uint64_t answer = x0, kept_x1 = x1;                                                       \
+        expect_value("other", tried, UINT64_MAX, answer);                                         \
+        expect_value("other", "  x1 is kept", 11, kept_x1);                                       \
+    } while (0)
+
+static void other_ways_to_call(void)
 {
-    register uint64_t x0 __asm__("x0") = SMCCC_VERSION;
-    register uint64_t x1 __asm__("x1") = 11;
-    __asm__ volatile("smc #0" : "+r"(x0), "+r"(x1)::"x2", "x3", "memory");
-    expect_value("other", "SMCCC_VERSION by SMC", (uint64_t)-1, x0);
+    OTHERWISE("SMCCC_VERSION by SMC #0", "smc #0");
+    OTHERWISE("SMCCC_VERSION by SMC #1", "smc #1");
+    OTHERWISE("SMCCC_VERSION by HVC #1", "hvc #1");
+    OTHERWISE("SMCCC_VERSION by HVC #0xffff", "hvc #0xffff");
 }
 
 /* Registers after a call that may change x0 to x3, and x4 where `features`. */
@@ -139,7 +150,7 @@ void firmware(const struct memory *m)
     discovery();
     smccc_and_psci();
     identifiers_that_do_not_exist();
-    smc();
+    other_ways_to_call();
     kept("features", STRANDLINE_FEATURES, 1);
     kept("uid", STRANDLINE_UID, 0);
     kept("start", STRANDLINE_START, 0);
