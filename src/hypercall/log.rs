@@ -84,10 +84,11 @@ impl Step {
         log: &DirtyLog,
         space: &AddressSpace<'_, D>,
         arguments: &Arguments,
+        flags: Flags,
     ) -> Result<Self, CallError> {
         let [ipa, bytes, bitmap, _, done] = *arguments;
         let range = IpaRange::new(Ipa(ipa), bytes)?;
-        let part = log.step_of(range, done).map_err(|error| in_turn(error, done))?;
+        let part = log.step_for(range, done, flags).map_err(|error| in_turn(error, done))?;
         let words = range.pages().div_ceil(PAGES_PER_WORD);
         if done == 0 {
             GuestBuffer::check(platform, space, Ipa(bitmap), words)?;
@@ -114,7 +115,7 @@ pub(super) fn sync<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argumen
     let flags = flags(arguments, Flags::BOTH.with(Flags::CLEAR))?;
     let mut log = lock(vm)?;
     let space = vm.space.read();
-    let step = Step::check(platform, &log, &space, arguments)?;
+    let step = Step::check(platform, &log, &space, arguments, flags)?;
     let synced = log.sync(platform, &space, step.part, flags, |index, bits| {
         if let Some(word) = step.buffer.word(platform, index) {
             word.store(bits);
@@ -128,7 +129,7 @@ pub(super) fn clear<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argume
     let flags = flags(arguments, Flags::BOTH)?;
     let mut log = lock(vm)?;
     let space = vm.space.read();
-    let step = Step::check(platform, &log, &space, arguments)?;
+    let step = Step::check(platform, &log, &space, arguments, flags)?;
     // The guest may change the mask meanwhile: each word is read once.
     let mut mask = [0; GuestBuffer::MAX_WORDS];
     for (index, wanted) in mask.iter_mut().enumerate() {

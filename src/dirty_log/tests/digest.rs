@@ -234,6 +234,7 @@ fn a_step_of_a_log_with_digests_is_smaller() {
     let log = digest_log(&fake, &mut space, all);
     assert_eq!(log.step_of(all, 1), Err(LogError::OutOfStep(0)));
     assert_eq!(log.step_of(all, 0), Ok(all));
+    assert_eq!(log.step_for(all, 0, DMA), Ok(all));
     const { assert!(STEP_PAGES_DIGEST.is_multiple_of(64)) };
 }
 
