@@ -72,6 +72,7 @@ mod run {
         ("cpu-off", ending::cpu_off),
         ("digest", digest::a_copy_kept_by_the_log_is_equal_in_the_end),
         ("fault", ending::touches_what_is_not_there),
+        ("fault-cost", start::first_writes_have_their_price),
         ("fault-exec", ending::executes_a_device),
         ("fuzz", fuzz::random_calls_do_no_harm),
         ("marks", marks::tells_and_leaves_marks),
