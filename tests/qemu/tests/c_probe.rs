@@ -23,7 +23,7 @@ fn all_as_expected(outcome: Outcome, fewest: usize) -> Outcome {
 
 #[test]
 fn every_call_flag_and_error_is_as_the_contract_says() {
-    let outcome = all_as_expected(c_probe().option("--config", "dma=assume").run(), 420);
+    let outcome = all_as_expected(c_probe().option("--config", "dma=assume").run(), 405);
     let rows = rows(&outcome);
     for call in
         ["uid", "revision", "features", "start", "sync", "clear", "stop", "status", "faults", "read", "psci"]
@@ -42,7 +42,7 @@ fn every_call_flag_and_error_is_as_the_contract_says() {
 
 #[test]
 fn the_contract_is_kept_by_digests_and_write_protect_faults() {
-    let outcome = all_as_expected(c_probe().option("--cpu", "cortex-a72").run(), 420);
+    let outcome = all_as_expected(c_probe().option("--cpu", "cortex-a72").run(), 405);
     let rows = rows(&outcome);
     for kind in ["devices' tier weaker", "CPU's tier weaker"] {
         let row = rows.iter().find(|row| row.contains(kind));
