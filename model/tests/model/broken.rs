@@ -5,7 +5,8 @@ use std::cell::Cell;
 use strandline::addr::{Pa, Vmid};
 use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{
-    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, Tlbi, Vttbr, Word,
+    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr,
+    Word,
 };
 use strandline::smmu::Registers;
 use strandline::smmu::spec::pages::{Register32, Register64};
@@ -348,6 +349,10 @@ impl<D: DmaTlb> DmaTlb for BrokenTlb<'_, '_, D> {
 
     fn commands(&self) -> CommandCounts {
         self.inner.commands()
+    }
+
+    fn size_change(&self) -> SizeChange {
+        self.inner.size_change()
     }
 }
 
