@@ -433,6 +433,11 @@ impl Machine {
         self.core.borrow_mut().smmu.failures.push_back(code);
     }
 
+    /// No command is refused but such as deserve it.
+    pub fn fail_no_command(&self) {
+        self.core.borrow_mut().smmu.failures.clear();
+    }
+
     /// The SMMU stops answering, or answers again.
     pub fn set_dead(&self, dead: bool) {
         self.core.borrow_mut().smmu.dead_from = dead.then_some(0);

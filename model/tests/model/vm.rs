@@ -1,5 +1,6 @@
 //! A VM with two vCPUs and two devices on a model machine, and the whole life of a log on it.
 use crate::broken::Phase;
+use crate::guest::blocks_with_nt;
 use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
 use strandline::dirty_log::{DirtyLog, Progress, Statistics};
@@ -27,12 +28,14 @@ pub struct Plan {
     pub rounds: u64,
     /// Hardware steps between two of them.
     pub pause: u64,
+    /// Sizes change in the CPU view under running vCPUs.
+    pub direct: bool,
 }
 
 impl Plan {
     /// Eight MiB, some rounds.
     pub const fn new(tier: DmaTier) -> Self {
-        Self { tier, bytes: 8 << 20, rounds: 4, pause: 400 }
+        Self { tier, bytes: 8 << 20, rounds: 4, pause: 400, direct: false }
     }
 }
 
@@ -78,6 +81,9 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     ) -> Self {
         let format = Format::new(36).expect("36 bits");
         let mut space = AddressSpace::new(platform, format, CPU_VMID).expect("frames");
+        if plan.direct {
+            space = space.with_direct_swap();
+        }
         let vmid = smmu.alloc_vmid().expect("a VMID");
         let walker = DmaWalker { tlb, vmid, coherent: smmu.features().coherent };
         space.add_dma_view(platform, walker, plan.tier).expect("frames");
@@ -171,8 +177,16 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         {
             step = next;
         }
+        self.no_nt_left()?;
         self.machine.run(self.plan.pause);
         quiet(self.machine)
+    }
+
+    /// nT is in no block for longer than a change of size takes.
+    pub fn no_nt_left(&self) -> Result<(), String> {
+        let left: usize =
+            self.space.dma_views().map(|view| blocks_with_nt(self.machine, &view.view.tree)).sum();
+        if left == 0 { Ok(()) } else { Err(format!("half done: {left} blocks have nT")) }
     }
 
     /// Takes the devices away and frees everything.

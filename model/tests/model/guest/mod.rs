@@ -27,6 +27,7 @@ use devices::Plugged;
 use dice::Dice;
 use memory::{REGIONS, pages_of, region};
 pub use met::{Met, Mix};
+pub use snapshot::blocks_with_nt;
 
 const PAGE: u64 = 0x1000;
 const PAGES: u64 = 2048;
