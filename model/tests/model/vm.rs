@@ -3,7 +3,7 @@ use crate::broken::Phase;
 use crate::guest::blocks_with_nt;
 use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
-use strandline::dirty_log::{DirtyLog, Progress, Statistics};
+use strandline::dirty_log::{DirtyLog, Progress, Request, Statistics};
 use strandline::hw::{Barrier, DmaTlb, Platform, Tlbi};
 use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config, ViewSte};
 use strandline::stage2::{DmaWalker, Format};
@@ -130,10 +130,14 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     }
 
     pub fn start(&mut self) -> Result<(), String> {
+        self.start_as(self.range().into())
+    }
+
+    pub fn start_as(&mut self, request: Request) -> Result<(), String> {
         self.machine.log_start_begins();
-        let (mut step, range) = (0, self.range());
+        let mut step = 0;
         while let Progress::More(next) =
-            self.log.start(self.platform, &mut self.space, range, step).map_err(|e| e.to_string())?
+            self.log.start(self.platform, &mut self.space, request, step).map_err(|e| e.to_string())?
         {
             step = next;
         }
