@@ -3,7 +3,7 @@
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
-use strandline::addr::{Ipa, IpaRange, Pa, StreamId};
+use strandline::addr::{Ipa, IpaRange, Pa, PageSize, StreamId};
 use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
 use strandline::smmu::Registers;
@@ -361,6 +361,12 @@ impl Machine {
         self.core.borrow_mut().hold_fails = true;
     }
 
+    /// Whether it will.
+    #[must_use]
+    pub fn next_hold_fails(&self) -> bool {
+        self.core.borrow().hold_fails
+    }
+
     /// EL2 stores into the guest page at `ipa` on behalf of a vCPU, and will tell the log: from now on it may be reported.
     pub fn el2_stores(&self, ipa: Ipa) {
         let mut core = self.core.borrow_mut();
@@ -488,11 +494,16 @@ impl Machine {
         self.core.borrow().step
     }
 
-    /// A start of a log begins.
+    /// A start of a log of pages begins.
     pub fn log_start_begins(&self) {
+        self.log_start_begins_of(PageSize::Size4K);
+    }
+
+    /// A start of a log begins, in which leaves of `granule` stay whole and are reported whole.
+    pub fn log_start_begins_of(&self, granule: PageSize) {
         let mut core = self.core.borrow_mut();
         let step = core.step;
-        core.truth.start_begins(step);
+        core.truth.start_begins(step, granule.bytes());
     }
 
     /// The start has returned.
