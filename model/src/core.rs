@@ -47,6 +47,8 @@ pub(crate) struct Core {
     /// Nothing moves but software.
     pub frozen: bool,
     pub devices: Vec<Device>,
+    /// VMIDs that no stream may have any more: what is cached of them is never used.
+    pub quarantined_vmids: Vec<u16>,
     pub traffic: Vec<Transaction>,
     pub updates: Vec<Update>,
     pub truth: Truth,
@@ -74,6 +76,7 @@ impl Core {
             hold_fails: false,
             frozen: false,
             devices: vec![],
+            quarantined_vmids: vec![],
             traffic: vec![],
             updates: vec![],
             truth: Truth::default(),

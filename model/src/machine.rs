@@ -3,7 +3,7 @@
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
-use strandline::addr::{Ipa, IpaRange, Pa, PageSize, StreamId};
+use strandline::addr::{Ipa, IpaRange, Pa, PageSize, StreamId, Vmid};
 use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
 use strandline::smmu::Registers;
@@ -465,6 +465,12 @@ impl Machine {
     /// The guest memory of `bytes` from `pa` is given to somebody else: nothing may lead there.
     pub fn reuse_memory(&self, pa: Pa, bytes: u64) {
         let mut core = self.core.borrow_mut();
+    /// No stream has `vmid` any more, and none will: an invalidation of it has not completed. What the SMMU caches of it
+    /// reaches nothing.
+    pub fn quarantine_vmid(&self, vmid: Vmid) {
+        self.core.borrow_mut().quarantined_vmids.push(vmid.0);
+    }
+
         if let Some(who) = core.reaches(pa.0, bytes) {
             core.alarm(Rule::MemoryInUse, format!("memory at {pa} is reused: {who}"));
         }

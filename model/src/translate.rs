@@ -108,6 +108,9 @@ impl Core {
         if heeds_nt && entry.is_leaf() && entry.level < 3 && entry.word & NT != 0 {
             return;
         }
+        if walker == Walker::Smmu && self.quarantined_vmids.contains(&entry.vmid) {
+            self.alarm(Rule::VmidReused, format!("{walker} caches {entry} under a VMID that is quarantined"));
+        }
         entry.combined = entry.is_leaf() && walker != Walker::Smmu && self.random.coin();
         let Self { smmu, pes, random, .. } = self;
         let tlb = match walker {
