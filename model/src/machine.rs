@@ -11,7 +11,7 @@ use strandline::smmu::spec::pages::{Register32, Register64};
 use strandline::stage2::Format;
 
 use crate::alarm::{Alarm, Rule};
-use crate::core::{BUFFER_PAGES, Core, POOL};
+use crate::core::{Core, POOL};
 use crate::device::{Device, Dma, Window};
 use crate::journal::Happening;
 use crate::parameters::Parameters;
@@ -191,8 +191,11 @@ impl Cpu for Machine {
         }
     }
 
-    fn invalidate_from_poc(&self, _pa: Pa, _bytes: u64) {
-        drop(turn(&self.core));
+    fn invalidate_from_poc(&self, pa: Pa, bytes: u64) {
+        let mut core = turn(&self.core);
+        if let Some(at) = core.index(pa.0) {
+            core.memory.invalidate(at, bytes / 8);
+        }
     }
 
     fn hold(&self, vttbr: Vttbr) -> Result<(), HoldTimeout> {
@@ -254,7 +257,7 @@ impl Machine {
     #[must_use]
     pub fn new(parameters: Parameters) -> Self {
         let core = Rc::new(RefCell::new(Core::new(parameters)));
-        let words = parameters.frames * 512 + BUFFER_PAGES as usize * 512;
+        let words = parameters.words();
         let word = |at| ModelWord { core: Rc::clone(&core), at };
         let words = (0..words as u32).map(word).collect();
         Self { core, words }
@@ -462,15 +465,15 @@ impl Machine {
         !core.smmu_is_dead() && core.smmu.commands_waiting() == 0
     }
 
-    /// The guest memory of `bytes` from `pa` is given to somebody else: nothing may lead there.
-    pub fn reuse_memory(&self, pa: Pa, bytes: u64) {
-        let mut core = self.core.borrow_mut();
     /// No stream has `vmid` any more, and none will: an invalidation of it has not completed. What the SMMU caches of it
     /// reaches nothing.
     pub fn quarantine_vmid(&self, vmid: Vmid) {
         self.core.borrow_mut().quarantined_vmids.push(vmid.0);
     }
 
+    /// The guest memory of `bytes` from `pa` is given to somebody else: nothing may lead there.
+    pub fn reuse_memory(&self, pa: Pa, bytes: u64) {
+        let mut core = self.core.borrow_mut();
         if let Some(who) = core.reaches(pa.0, bytes) {
             core.alarm(Rule::MemoryInUse, format!("memory at {pa} is reused: {who}"));
         }

@@ -82,6 +82,8 @@ pub enum Fault {
     NoCleanAfterMerge,
     /// nT is cleared from no block.
     NtLeft,
+    /// What devices write past the caches is read through them.
+    NoCacheInvalidation,
 }
 
 /// Where the life of a log has come to.
@@ -275,7 +277,9 @@ impl Cpu for Broken<'_> {
     }
 
     fn invalidate_from_poc(&self, pa: Pa, bytes: u64) {
-        self.machine.invalidate_from_poc(pa, bytes);
+        if self.fault != Fault::NoCacheInvalidation {
+            self.machine.invalidate_from_poc(pa, bytes);
+        }
     }
 
     fn hold(&self, vttbr: Vttbr) -> Result<(), HoldTimeout> {

@@ -3,7 +3,7 @@ use crate::broken::Phase;
 use crate::guest::blocks_with_nt;
 use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
-use strandline::dirty_log::{DirtyLog, Progress, Request, Statistics};
+use strandline::dirty_log::{DigestKey, DirtyLog, Progress, Request, Statistics};
 use strandline::hw::{Barrier, DmaTlb, Platform, Tlbi};
 use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config, ViewSte};
 use strandline::stage2::{DmaWalker, Format};
@@ -22,8 +22,10 @@ pub const CPU_VMID: Vmid = Vmid(1);
 pub struct Plan {
     /// How devices' writes come to be known.
     pub tier: DmaTier,
-    /// Bytes of RAM, all logged.
+    /// Bytes of RAM.
     pub bytes: u64,
+    /// Pages from its beginning that are logged, and that vCPUs and devices work on.
+    pub pages: u64,
     /// Syncs, before the last one.
     pub rounds: u64,
     /// Hardware steps between two of them.
@@ -35,7 +37,7 @@ pub struct Plan {
 impl Plan {
     /// Eight MiB, some rounds.
     pub const fn new(tier: DmaTier) -> Self {
-        Self { tier, bytes: 8 << 20, rounds: 4, pause: 400, direct: false }
+        Self { tier, bytes: 8 << 20, pages: 2048, rounds: 4, pause: 400, direct: false }
     }
 }
 
@@ -89,7 +91,8 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         space.add_dma_view(platform, walker, plan.tier).expect("frames");
         let range = IpaRange::new(RAM, plan.bytes).expect("a range");
         space.map(platform, Region { range, pa: Pa(0x8000_0000), reach: Reach::Ram }).expect("frames");
-        let vm = Self { machine, platform, smmu, space, log: DirtyLog::new(CpuTier::Hardware), vmid, plan };
+        let log = DirtyLog::new(CpuTier::Hardware).with_key(DigestKey([1, 2]));
+        let vm = Self { machine, platform, smmu, space, log, vmid, plan };
         let ste = vm.ste();
         for stream in STREAMS {
             smmu.attach(stream, &ste).expect("attached");
@@ -114,7 +117,7 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     }
 
     fn run(&self) {
-        let window = Window { first: RAM.0, pages: self.plan.bytes / 4096 };
+        let window = Window { first: RAM.0, pages: self.plan.pages };
         let view = self.space.cpu_view();
         for pe in 0..2 {
             self.machine.run_vcpu(pe, view.walker.vttbr(&view.tree), view.tree.format(), window);
@@ -126,7 +129,7 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     }
 
     pub fn range(&self) -> IpaRange {
-        IpaRange::new(RAM, self.plan.bytes).expect("a range")
+        IpaRange::new(RAM, self.plan.pages * 4096).expect("a range")
     }
 
     pub fn start(&mut self) -> Result<(), String> {
