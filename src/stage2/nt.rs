@@ -6,15 +6,14 @@
 
 use crate::hw::{Memory, Word};
 use crate::stage2::descriptor::{BLOCK_NT, Entry};
-use crate::stage2::tree::Slot;
-use crate::stage2::view::{Batch, Published, Swap, ViewError, replace, same_but_updated};
+use crate::stage2::view::{Batch, Published, Swap, ViewError, replace_each, same_but_updated};
 
-/// Replaces the descriptors of `batch`, all of them blocks by tables or all of them by blocks. `stored` is told of each
-/// store.
+/// Replaces the descriptors of `batch`, all of them blocks by tables or all of them by blocks. `stored` is told of what
+/// was stored to.
 pub(super) fn publish(
     memory: &impl Memory,
     batch: &Batch,
-    stored: impl Fn(Slot),
+    stored: impl Fn(&[Swap]),
     invalidate: impl FnOnce() -> Result<(), ViewError>,
 ) -> Published {
     let splits =
@@ -30,26 +29,24 @@ pub(super) fn publish(
 fn split(
     memory: &impl Memory,
     swaps: &[Swap],
-    stored: impl Fn(Slot),
+    stored: impl Fn(&[Swap]),
     invalidate: impl FnOnce() -> Result<(), ViewError>,
 ) -> Published {
-    let marked = swaps.iter().try_for_each(|swap| mark(memory, swap, &stored));
+    let marked = swaps.iter().try_for_each(|swap| mark(memory, swap));
+    stored(swaps);
     if let Err(error) = marked.and_then(|()| invalidate()) {
-        unmark(memory, swaps, &stored);
+        unmark(memory, swaps);
+        stored(swaps);
         return Published { replaced: 0, result: Err(error) };
     }
-    for (i, swap) in swaps.iter().enumerate() {
-        if let Err(error) = replace(memory, swap, swap.old | BLOCK_NT, swap.new) {
-            unmark(memory, &swaps[i..], &stored);
-            return Published { replaced: i, result: Err(error) };
-        }
-        stored(swap.slot);
-    }
-    Published { replaced: swaps.len(), result: Ok(()) }
+    let published = replace_each(memory, swaps, |swap| (swap.old | BLOCK_NT, swap.new));
+    unmark(memory, &swaps[published.replaced..]);
+    stored(swaps);
+    published
 }
 
 /// Sets nT in the block that `swap` replaces.
-fn mark(memory: &impl Memory, swap: &Swap, stored: impl Fn(Slot)) -> Result<(), ViewError> {
+fn mark(memory: &impl Memory, swap: &Swap) -> Result<(), ViewError> {
     let word = swap.slot.word(memory);
     let found = word.load();
     if !same_but_updated(found, swap.old) {
@@ -57,18 +54,16 @@ fn mark(memory: &impl Memory, swap: &Swap, stored: impl Fn(Slot)) -> Result<(), 
     }
     // Hardware may make it dirty at any time.
     word.fetch_or(BLOCK_NT);
-    stored(swap.slot);
     Ok(())
 }
 
 /// Clears nT in the blocks that still stand where `swaps` were to replace them, but for those that had it before: entries
 /// of another size may be left from when that was set.
-fn unmark(memory: &impl Memory, swaps: &[Swap], stored: impl Fn(Slot)) {
+fn unmark(memory: &impl Memory, swaps: &[Swap]) {
     for swap in swaps.iter().filter(|swap| swap.old & BLOCK_NT == 0) {
         let word = swap.slot.word(memory);
         if same_but_updated(word.load(), swap.old | BLOCK_NT) {
             word.fetch_and(!BLOCK_NT);
-            stored(swap.slot);
         }
     }
 }
@@ -78,25 +73,18 @@ fn unmark(memory: &impl Memory, swaps: &[Swap], stored: impl Fn(Slot)) {
 fn merge(
     memory: &impl Memory,
     swaps: &[Swap],
-    stored: impl Fn(Slot),
+    stored: impl Fn(&[Swap]),
     invalidate: impl FnOnce() -> Result<(), ViewError>,
 ) -> Published {
-    let mut published = Published { replaced: 0, result: Ok(()) };
-    for swap in swaps {
-        published.result = replace(memory, swap, swap.old, swap.new | BLOCK_NT);
-        if published.result.is_err() {
-            break;
-        }
-        stored(swap.slot);
-        published.replaced += 1;
-    }
+    let mut published = replace_each(memory, swaps, |swap| (swap.old, swap.new | BLOCK_NT));
     let replaced = &swaps[..published.replaced];
+    stored(replaced);
     match invalidate() {
         Ok(()) => {
             for swap in replaced {
                 swap.slot.word(memory).fetch_and(!BLOCK_NT);
-                stored(swap.slot);
             }
+            stored(replaced);
         }
         Err(error) => published.result = Err(error),
     }

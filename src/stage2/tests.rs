@@ -6,7 +6,7 @@ mod nt;
 use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};
 use crate::fake::{Event, Fake, FakeTlb, take_trace};
 use crate::frames::Frames;
-use crate::hw::{Barrier, Cpu, DmaTlbError, HoldTimeout, Tlbi, Vttbr};
+use crate::hw::{Barrier, Cpu, DmaTlbError, HoldTimeout, SizeChange, Tlbi, Vttbr};
 use crate::stage2::descriptor::{self, LeafState};
 use crate::stage2::{
     Count, CpuWalker, DmaWalker, Format, Harvest, MapError, Mapping, Merge, Published, Retired, Rights,
@@ -353,9 +353,28 @@ fn for_a_walker_that_is_not_coherent_tables_are_cleaned_before_the_link_and_the_
             // A DSB of stores alone would not wait for the clean.
             Event::Barrier(Barrier::DsbSy),
             Event::Swap(word, old, new),
-            Event::Clean(word, 8),
+            Event::Clean(word, 64),
         ]
     );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "256 MiB take Miri too long")]
+fn for_a_walker_that_is_not_coherent_each_cache_line_of_links_is_cleaned_once_a_pass() {
+    for (size_change, passes) in [(SizeChange::Direct, 1), (SizeChange::ThroughNt, 2)] {
+        let (fake, tlb) = (Fake::new(300), FakeTlb::default());
+        tlb.size_change.set(Some(size_change));
+        // 128 blocks of 2 MiB, whose descriptors fill 16 lines of 64 bytes, in two batches.
+        let mut view = dma_view(&fake, &tlb, 256 * M, false);
+        let lines = |trace: Vec<Event>| trace.iter().filter(|e| matches!(e, Event::Clean(_, 64))).count();
+        take_trace();
+        split(&fake, &mut view, range(RAM.0, 256 * M), LeafState::WritableDirty);
+        let trace = take_trace();
+        let tables = trace.iter().filter(|e| matches!(e, Event::Clean(_, 4096))).count();
+        assert_eq!((tables, lines(trace)), (128, 16 * passes));
+        merge(&fake, &mut view, range(RAM.0, 256 * M));
+        assert_eq!(lines(take_trace()), 16 * passes);
+    }
 }
 
 #[test]

@@ -257,9 +257,9 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
     }
 
     fn publish(&self, platform: &P, _tree: &Tree, batch: &Batch) -> Published {
-        let stored = |slot: Slot| {
+        let stored = |swaps: &[Swap]| {
             if !self.coherent {
-                platform.clean_to_poc(slot.pa, 8);
+                clean(platform, swaps);
             }
         };
         let invalidate = || self.tlb.invalidate(self.vmid, Scope::All).map_err(ViewError::Dma);
@@ -292,21 +292,47 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
     }
 }
 
+/// Bytes cleaned at once: a cache line of nearly every core.
+const CLEANED_AT_ONCE: u64 = 64;
+
+/// Cleans the descriptors where `swaps` are made, in ascending order, to the point of coherency: each line once.
+fn clean(cpu: &impl Cpu, swaps: &[Swap]) {
+    let mut last = None;
+    for swap in swaps {
+        let line = swap.slot.pa.align_down(CLEANED_AT_ONCE);
+        if last.replace(line) != Some(line) {
+            cpu.clean_to_poc(line, CLEANED_AT_ONCE);
+        }
+    }
+}
+
 /// Replaces each descriptor of `batch` by its new one, up to one that is not what its owner left; `stored` is told of
-/// each.
-fn replace_all(memory: &impl Memory, batch: &Batch, stored: impl Fn(Slot)) -> Published {
-    for (i, swap) in batch.swaps().iter().enumerate() {
-        if let Err(error) = replace(memory, swap, swap.old, swap.new) {
+/// those that were replaced.
+fn replace_all(memory: &impl Memory, batch: &Batch, stored: impl Fn(&[Swap])) -> Published {
+    let published = replace_each(memory, batch.swaps(), |swap| (swap.old, swap.new));
+    stored(&batch.swaps()[..published.replaced]);
+    published
+}
+
+/// Replaces the descriptor at the place of each of `swaps`, the first of `words` of it by the second, up to one that is
+/// not.
+pub(super) fn replace_each(
+    memory: &impl Memory,
+    swaps: &[Swap],
+    words: impl Fn(&Swap) -> (u64, u64),
+) -> Published {
+    for (i, swap) in swaps.iter().enumerate() {
+        let (old, new) = words(swap);
+        if let Err(error) = replace(memory, swap, old, new) {
             return Published { replaced: i, result: Err(error) };
         }
-        stored(swap.slot);
     }
-    Published { replaced: batch.swaps().len(), result: Ok(()) }
+    Published { replaced: swaps.len(), result: Ok(()) }
 }
 
 /// Replaces the descriptor at `swap`'s place, which is `old`, by `new` in one atomic step. Hardware may set AF and
 /// S2AP\[1\] in the old one until then, each once, so that this ends after at most three tries.
-pub(super) fn replace(memory: &impl Memory, swap: &Swap, old: u64, new: u64) -> Result<(), ViewError> {
+fn replace(memory: &impl Memory, swap: &Swap, old: u64, new: u64) -> Result<(), ViewError> {
     let word = swap.slot.word(memory);
     let mut expected = old;
     while let Err(found) = word.compare_exchange(expected, new) {

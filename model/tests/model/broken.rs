@@ -267,8 +267,8 @@ impl Cpu for Broken<'_> {
     fn clean_to_poc(&self, pa: Pa, bytes: u64) {
         let dropped = match self.fault {
             Fault::NoCleanBeforeLink => self.phase.get() == Phase::Start && bytes == 4096,
-            Fault::NoCleanAfterSplit => self.phase.get() == Phase::Start && bytes == 8,
-            Fault::NoCleanAfterMerge => self.phase.get() == Phase::Stop && bytes == 8,
+            Fault::NoCleanAfterSplit => self.phase.get() == Phase::Start && bytes == 64,
+            Fault::NoCleanAfterMerge => self.phase.get() == Phase::Stop && bytes == 64,
             _ => false,
         };
         if !dropped {

@@ -1,7 +1,7 @@
 //! Changes of size at BBML 1: which words pass, in which order, and what is left where hardware does not answer.
 
 use super::*;
-use crate::hw::{DmaTlb, SizeChange};
+use crate::hw::DmaTlb;
 
 const NT: u64 = descriptor::BLOCK_NT;
 const INVALIDATED: Event = Event::Mark("S12_VMALL + CMD_SYNC");
@@ -93,10 +93,10 @@ fn for_a_walker_that_is_not_coherent_every_store_is_cleaned_before_the_invalidat
         [
             Event::Barrier(Barrier::DsbSy),
             Event::Or(word, NT),
-            Event::Clean(word, 8),
+            Event::Clean(word, 64),
             INVALIDATED,
             Event::Swap(word, old | NT, new),
-            Event::Clean(word, 8),
+            Event::Clean(word, 64),
         ]
     );
     merge(&fake, &mut view, range(RAM.0, 2 * M));
@@ -105,10 +105,10 @@ fn for_a_walker_that_is_not_coherent_every_store_is_cleaned_before_the_invalidat
         [
             Event::Barrier(Barrier::DsbSy),
             Event::Swap(word, new, old | NT),
-            Event::Clean(word, 8),
+            Event::Clean(word, 64),
             INVALIDATED,
             Event::And(word, !NT),
-            Event::Clean(word, 8),
+            Event::Clean(word, 64),
         ]
     );
 }
