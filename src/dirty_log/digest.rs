@@ -197,6 +197,10 @@ fn each_page<P: Platform, D: DmaTlb>(
 ) {
     let Some(dma) = digested(space) else { return };
     let coherent = space.dma_is_coherent();
+    if coherent {
+        // No load below is satisfied by what was there before a device's write that the caller knows to have completed.
+        platform.barrier(Barrier::DsbSy);
+    }
     let mut words = [0; PAGE_WORDS];
     dma.view.tree.for_each(platform, range, |slot, entry, part| {
         let Entry::Leaf(leaf) = entry else { return };
