@@ -230,6 +230,8 @@ struct strandline_log_status {
     uint64_t write_faults;
     /* STRANDLINE_KEY_SOURCE_...: where the randomness of the key of its digests comes from. */
     uint64_t key_source;
+    /* So far: how often starts and stops held the vCPUs, to change the size of their translations. */
+    uint64_t holds;
 };
 
 /* What the faults call writes, one for each access that was stopped. */

@@ -218,6 +218,8 @@ record! {
         write_faults,
         /// [`KeySource`] of the key of its digests.
         key_source,
+        /// How often starts and stops held the vCPUs so far, to change the size of their translations.
+        holds,
     }
 }
 
@@ -256,7 +258,7 @@ mod tests {
 
     #[test]
     fn records_are_words_in_the_order_of_the_contract() {
-        assert_eq!((LogStatus::BYTES, FaultRecord::BYTES), (176, 32));
+        assert_eq!((LogStatus::BYTES, FaultRecord::BYTES), (184, 32));
         let fault = FaultRecord { stream: 8, kind: 0x10, ipa: 0x1000, access: FaultRecord::WRITE };
         assert_eq!(fault.to_words(), [8, 0x10, 0x1000, 1]);
         let words: [u64; LogStatus::WORDS] = core::array::from_fn(|i| i as u64);

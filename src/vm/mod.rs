@@ -69,6 +69,7 @@ pub fn status<P: Platform, D: DmaTlb>(
         free_frames: platform.free_frames() as u64,
         write_faults: space.write_faults(),
         key_source: log.key_source().code().into(),
+        holds: statistics.holds,
     }
 }
 

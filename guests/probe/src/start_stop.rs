@@ -31,6 +31,7 @@ pub fn splits_the_blocks(story: &mut Story<'_>) -> Checked<LogStatus> {
     );
     let commands = Commands::between(&before, &after);
     commands.show("start", started.steps);
+    println!("  the CPUs of this VM were held {} time(s) for it", after.holds.wrapping_sub(before.holds));
 
     let on = after.state == state(LogState::On) && (after.start, after.bytes) == (ram.start(), ram.bytes());
     story.check(on, format_args!("the log is on, over {ram}"))?;

@@ -23,6 +23,7 @@ use crate::guest_dt::{self, GuestDescription};
 use crate::guest_map;
 use crate::loader::{self, LoadPlan, Placement};
 use crate::machine::Region;
+use crate::midr;
 use crate::smmus::{RealSmmu, Stream};
 use crate::vcpu::Vcpu;
 use crate::vpci::{self, AssignedFunction, BarMapping, VirtualPci, Window};
@@ -47,6 +48,10 @@ pub(super) fn create<'a>(
 
     let vmid = Vmid(index as u16 + 1);
     let mut space = Space::new(host.platform, format, vmid).map_err(text)?;
+    let direct = midr::never_conflicts(host.cpu.midr, host.cpu.bbm) && !config.hold;
+    if direct {
+        space = space.with_direct_swap();
+    }
     invalidate(host, &space);
     let (functions, streams) = assign(host, config)?;
     let views = add_dma_views(host, smmus, &mut space, &streams, config.dma, ram)?;
@@ -60,6 +65,12 @@ pub(super) fn create<'a>(
     let (key, source) = host.entropy.key(index);
     let log = DirtyLog::new(cpu_tier).with_key(key, source);
     announce(config, range, ram, &space, &streams, &log);
+    if direct {
+        say!(
+            "strandline: VM {}: its vCPUs run on while blocks are split: this core never raises conflict aborts",
+            config.name
+        );
+    }
     Ok(Guest {
         name: &config.name,
         vm: Vm::with_log(space, log),
