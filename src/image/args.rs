@@ -25,7 +25,7 @@ use crate::vpci::Bdf;
 /// RAM of a VM whose arguments don't say.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
 /// The most devices one VM can have.
-pub const MAX_DEVICES: usize = 8;
+pub const MAX_DEVICES: usize = strandline::vm::MAX_DEVICES;
 /// The longest text, in bytes: a guest's command line is copied into EL2's heap, which is small.
 pub const MAX_BYTES: usize = 8 << 10;
 /// The longest name, in bytes.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use strandline::addr::{Ipa, IpaRange, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region as Mapped};
-use strandline::dirty_log::DirtyLog;
+use strandline::dirty_log::{DigestCost, DirtyLog};
 use strandline::frames::Frames;
 use strandline::hw::{Barrier, Cpu, Tlbi, Vttbr};
 use strandline::smmu::{Httu, Stage2Config};
@@ -63,7 +63,8 @@ pub(super) fn create<'a>(
 
     let pci = host.pci.as_ref().map(|p| VirtualPci::new(&p.ecam, functions)).unwrap_or_default();
     let (key, source) = host.entropy.key(index);
-    let log = DirtyLog::new(cpu_tier).with_key(key, source);
+    let cost = DigestCost::measure(host.platform, ram.start(), 256);
+    let log = DirtyLog::new(cpu_tier).with_key(key, source).with_digest_cost(cost);
     announce(config, range, ram, &space, &streams, &log);
     if direct {
         say!(
@@ -71,9 +72,17 @@ pub(super) fn create<'a>(
             config.name
         );
     }
+    let mut vm = Vm::with_log(space, log);
+    for (device, (smmu, stream)) in config.devices.iter().zip(&streams) {
+        let view = views.iter().find(|(known, _)| known == smmu).map_or(0, |(_, view)| *view);
+        let tier = vm.space.get_mut().dma_views().nth(view).map_or(DmaTier::None, |dma| dma.tier);
+        if !vm.devices.add(*stream, tier) {
+            return Err(format!("device {device}: a VM has at most {} devices", strandline::vm::MAX_DEVICES));
+        }
+    }
     Ok(Guest {
         name: &config.name,
-        vm: Vm::with_log(space, log),
+        vm,
         vcpu: Vcpu::new(kernel.entry.0, placement.dtb.start.0),
         uart: Vuart::default(),
         pci,
