@@ -101,6 +101,11 @@ impl Bench {
         self.smmu.translate(self.level1.start(), flags)
     }
 
+    /// The same behind the stage 1 of the Context Descriptor at `cd`.
+    pub fn translate_twice(&self, cd: u64, flags: u64) -> Checked {
+        self.smmu.translate_twice(cd, self.level1.start(), flags)
+    }
+
     /// The address of page `index` of [`Bench::pages`], and its descriptor.
     #[must_use]
     pub fn page(&self, index: u64) -> (u64, Slot) {

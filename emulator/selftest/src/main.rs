@@ -24,6 +24,8 @@ mod in_flight;
 #[cfg(target_os = "none")]
 mod late;
 #[cfg(target_os = "none")]
+mod nested;
+#[cfg(target_os = "none")]
 mod nvme;
 #[cfg(target_os = "none")]
 mod smmu;
@@ -38,7 +40,7 @@ mod run {
     use smccc::{Smc, psci};
 
     use crate::bench::Bench;
-    use crate::{faults, flags, in_flight, late};
+    use crate::{faults, flags, in_flight, late, nested};
 
     guest_rt::guest_main!(main);
 
@@ -49,6 +51,7 @@ mod run {
         ("ids", flags::ids),
         ("flags", flags::accesses_and_writes_are_recorded),
         ("access-flag", flags::access_flag_alone),
+        ("nested", nested::stage_1_is_fetched_and_not_written),
         ("illegal-ste", faults::streams_may_not_ask_for_more_than_is_offered),
         ("cached-read-only", faults::a_write_that_hits_a_cached_read_only_entry),
         ("late", late::dirty_state_is_held_back),

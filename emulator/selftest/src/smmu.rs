@@ -49,6 +49,7 @@ pub const S2HA: u64 = 1 << 56;
 const STE_STAGE2: u64 = 1 << 58 | 1 << 51 | 2 << 48 | 0b11_01_01 << 40 | 1 << 38 | 25 << 32 | VMID;
 /// Dword 0: valid, stage 2 only. Dword 1: shareability as incoming.
 const STE_VALID_STAGE2: u64 = 0b1101;
+const STE_VALID_BOTH_STAGES: u64 = 0b1111;
 const STE_SHCFG_INCOMING: u64 = 1 << 44;
 
 /// A record of the Event queue.
@@ -94,9 +95,17 @@ impl Smmu {
 
     /// Sends every stream through the tables at `root`, with `flags` of [`S2HA`] and [`S2HD`]; forgets what was cached.
     pub fn translate(&self, root: u64, flags: u64) -> Checked {
+        self.set_streams([STE_VALID_STAGE2, STE_SHCFG_INCOMING, STE_STAGE2 | flags, root])
+    }
+
+    /// The same behind the stage 1 of the Context Descriptor at `cd`, an address that stage 2 translates.
+    pub fn translate_twice(&self, cd: u64, root: u64, flags: u64) -> Checked {
+        self.set_streams([STE_VALID_BOTH_STAGES | cd, STE_SHCFG_INCOMING, STE_STAGE2 | flags, root])
+    }
+
+    fn set_streams(&self, words: [u64; 4]) -> Checked {
         for stream in 0..1 << STREAM_BITS {
             let ste = stream * STE_BYTES;
-            let words = [STE_VALID_STAGE2, STE_SHCFG_INCOMING, STE_STAGE2 | flags, root];
             for (word, offset) in words.into_iter().zip((0..).step_by(8)) {
                 self.streams.write64(ste + offset, word);
             }
