@@ -31,6 +31,8 @@ mod nvme;
 mod smmu;
 #[cfg(target_os = "none")]
 mod stage2;
+#[cfg(target_os = "none")]
+mod virtio;
 
 #[cfg(target_os = "none")]
 mod run {
@@ -55,7 +57,8 @@ mod run {
         ("illegal-ste", faults::streams_may_not_ask_for_more_than_is_offered),
         ("cached-read-only", faults::a_write_that_hits_a_cached_read_only_entry),
         ("late", late::dirty_state_is_held_back),
-        ("in-flight", in_flight::what_lands_late_is_recorded_late),
+        ("in-flight-nvme", in_flight::nvme_reads_that_land_late),
+        ("in-flight-virtio", in_flight::virtio_reads_that_land_late),
     ];
 
     fn main(guest: &Guest) -> ! {
