@@ -20,7 +20,7 @@ const SPARE: u64 = 0x10_0000;
 
 /// A drive that reads as zeros.
 pub trait Reader {
-    /// Begins to read `pages` pages (2 to 128) of the drive into memory at `address`.
+    /// Begins to read `pages` pages (3 to 128) of the drive into memory at `address`.
     fn begin_read(&mut self, address: u64, pages: u64);
     /// Whether the next of the reads has ended.
     fn has_ended(&self) -> bool;
@@ -46,7 +46,7 @@ fn what_lands_late_is_recorded_late(bench: &Bench, mut drive: impl Reader) -> Ch
     bench.pages.fill(!0);
     clean(bench)?;
     // What the drive gives at once, so that everything behind it has to wait.
-    drive.begin_read(bench.queues.start() + SPARE, 2);
+    drive.begin_read(bench.queues.start() + SPARE, 3);
     drive.end_read()?;
     for read in 0..READS {
         drive.begin_read(bench.pages.start() + read * PAGES_A_READ * PAGE, PAGES_A_READ);

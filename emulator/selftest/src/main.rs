@@ -28,6 +28,8 @@ mod nested;
 #[cfg(target_os = "none")]
 mod nvme;
 #[cfg(target_os = "none")]
+mod race;
+#[cfg(target_os = "none")]
 mod smmu;
 #[cfg(target_os = "none")]
 mod stage2;
@@ -42,7 +44,7 @@ mod run {
     use smccc::{Smc, psci};
 
     use crate::bench::Bench;
-    use crate::{faults, flags, in_flight, late, nested};
+    use crate::{faults, flags, in_flight, late, nested, race};
 
     guest_rt::guest_main!(main);
 
@@ -59,6 +61,7 @@ mod run {
         ("late", late::dirty_state_is_held_back),
         ("in-flight-nvme", in_flight::nvme_reads_that_land_late),
         ("in-flight-virtio", in_flight::virtio_reads_that_land_late),
+        ("race", race::neither_undoes_the_other),
     ];
 
     fn main(guest: &Guest) -> ! {

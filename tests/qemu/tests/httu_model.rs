@@ -10,10 +10,11 @@ const ACCESS_FLAG: [&str; 2] = ["-global", "arm-smmuv3.httu=1"];
 const LATE: [&str; 2] = ["-global", "arm-smmuv3.httu-late=on"];
 /// A drive that gives one request at once and makes the others wait.
 const SLOW_DRIVE: [&str; 2] =
-    ["-drive", "if=none,id=slow,driver=null-co,size=1G,read-zeroes=on,throttling.iops-total=2"];
-const NVME: [&str; 2] = ["-device", "nvme,addr=02.0,serial=slow,drive=slow"];
+    ["-drive", "if=none,id=zeros,driver=null-co,size=1G,read-zeroes=on,throttling.iops-total=2"];
+const FAST_DRIVE: [&str; 2] = ["-drive", "if=none,id=zeros,driver=null-co,size=1G,read-zeroes=on"];
+const NVME: [&str; 2] = ["-device", "nvme,addr=02.0,serial=zeros,drive=zeros"];
 const VIRTIO: [&str; 2] =
-    ["-device", "virtio-blk-pci,addr=03.0,drive=slow,disable-legacy=on,iommu_platform=on"];
+    ["-device", "virtio-blk-pci,addr=03.0,drive=zeros,disable-legacy=on,iommu_platform=on"];
 
 /// Asserts that a case of the self-test passes on the patched emulator, if there is one.
 fn passes(case: &str, arguments: &[&[&str]]) {
@@ -125,6 +126,13 @@ fn nvme_reads_that_land_behind_an_invalidation_are_recorded() {
 fn virtio_reads_that_land_behind_an_invalidation_are_recorded() {
     passes("in-flight-virtio", &[&HTTU, &SLOW_DRIVE, &VIRTIO]);
     passes("in-flight-virtio", &[&HTTU, &LATE, &SLOW_DRIVE, &VIRTIO]);
+}
+
+#[test]
+fn a_vcpu_and_the_smmu_may_change_one_descriptor_at_the_same_time() {
+    for cores in ["1", "2"] {
+        passes("race", &[&HTTU, &["-smp", cores], &NVME, &FAST_DRIVE]);
+    }
 }
 
 /// The demo with instructions counted, and all that QEMU traces of the SMMU.
