@@ -30,7 +30,7 @@ const PAGES: u64 = BLOCK;
 const BLOCK_AT: u64 = 2 * BLOCK;
 const TOTAL: u64 = 3 * BLOCK;
 const ALIAS: u64 = 0x20_0000_0000;
-/// Bytes of address space every function gets for its BAR 0.
+/// Bytes of address space every function gets for one BAR.
 const BAR_BYTES: u64 = 0x20_0000;
 
 /// Everything a case uses.
@@ -44,7 +44,8 @@ pub struct Bench {
     pub block: Window,
     /// Memory for the queues of drivers, which devices may always read and write.
     pub queues: Window,
-    pci: Pci,
+    /// The PCI config space.
+    pub pci: Pci,
     host: PciHost,
     level1: Window,
     level2: Window,
@@ -136,19 +137,26 @@ impl Bench {
 
     /// The edu device.
     pub fn edu(&self) -> Checked<Edu> {
-        self.device("edu", |pci, function| pci.read32(function, ID) == Edu::ID).map(Edu::new)
+        let (_, registers) = self.device("edu", 0, |pci, function| pci.read32(function, ID) == Edu::ID)?;
+        Ok(Edu::new(registers))
     }
 
-    /// The registers of the first function that `is` one of the kind named, enabled as a bus master.
-    pub fn device(&self, name: &str, is: impl Fn(&Pci, Function) -> bool) -> Checked<Window> {
+    /// The first function that `is` one of the kind named, enabled as a bus master, and what its BAR `index` decodes.
+    pub fn device(
+        &self,
+        name: &str,
+        index: u64,
+        is: impl Fn(&Pci, Function) -> bool,
+    ) -> Checked<(Function, Window)> {
         let absent = || -> Reason { reason!("there is no {name} device") };
         let function = self.pci.functions().find(|f| is(&self.pci, *f)).ok_or_else(absent)?;
         let offset = u64::from(function.0 >> 3) * BAR_BYTES;
         let bus = u32::try_from(self.host.memory.bus + offset).map_err(|_| absent())?;
-        self.pci.write32(function, BAR0, bus);
-        // The upper half of a 64-bit BAR; a second BAR of a device with a 32-bit one, which is not used.
-        self.pci.write32(function, BAR0 + 4, 0);
+        let bar = BAR0 + 4 * index;
+        self.pci.write32(function, bar, bus);
+        // The upper half of a 64-bit BAR; the next BAR of a device with a 32-bit one, which is not used.
+        self.pci.write32(function, bar + 4, 0);
         self.pci.enable(function, COMMAND_MEMORY | COMMAND_MASTER);
-        window(self.host.memory.cpu.start() + offset, BAR_BYTES)
+        Ok((function, window(self.host.memory.cpu.start() + offset, BAR_BYTES)?))
     }
 }

@@ -7,6 +7,7 @@ use crate::bench::Bench;
 use crate::nvme::Nvme;
 use crate::smmu::{S2HA, S2HD};
 use crate::stage2::{Leaf, PAGE};
+use crate::virtio::VirtioBlock;
 
 /// Pages of one read: 512 KiB, the most a command of QEMU's controller moves.
 const PAGES_A_READ: u64 = 128;
@@ -17,23 +18,43 @@ const PAGES: u64 = READS * PAGES_A_READ;
 /// Memory that no queue takes, in [`Bench::queues`].
 const SPARE: u64 = 0x10_0000;
 
-/// Reads of a slow drive are begun, every page is cleaned, the SMMU forgets everything and says so, and only then the
-/// data arrive: every page must be dirty again. The drive reads as zeros.
-pub fn what_lands_late_is_recorded_late(bench: &Bench) -> Checked {
+/// A drive that reads as zeros.
+pub trait Reader {
+    /// Begins to read `pages` pages (3 to 128) of the drive into memory at `address`.
+    fn begin_read(&mut self, address: u64, pages: u64);
+    /// Whether the next of the reads has ended.
+    fn has_ended(&self) -> bool;
+    /// Waits until the next of the reads has ended.
+    fn end_read(&mut self) -> Checked;
+}
+
+/// With an NVMe drive.
+pub fn nvme_reads_that_land_late(bench: &Bench) -> Checked {
     bench.translate(S2HA | S2HD)?;
-    let mut nvme = Nvme::new(bench)?;
+    what_lands_late_is_recorded_late(bench, Nvme::new(bench)?)
+}
+
+/// With a virtio block device.
+pub fn virtio_reads_that_land_late(bench: &Bench) -> Checked {
+    bench.translate(S2HA | S2HD)?;
+    what_lands_late_is_recorded_late(bench, VirtioBlock::new(bench)?)
+}
+
+/// Reads of a slow drive are begun, every page is cleaned, the SMMU forgets everything and says so, and only then the
+/// data arrive: every page must be dirty again.
+fn what_lands_late_is_recorded_late(bench: &Bench, mut drive: impl Reader) -> Checked {
     bench.pages.fill(!0);
     clean(bench)?;
     // What the drive gives at once, so that everything behind it has to wait.
-    nvme.begin_read(bench.queues.start() + SPARE, 2);
-    nvme.end_read()?;
+    drive.begin_read(bench.queues.start() + SPARE, 3);
+    drive.end_read()?;
     for read in 0..READS {
-        nvme.begin_read(bench.pages.start() + read * PAGES_A_READ * PAGE, PAGES_A_READ);
+        drive.begin_read(bench.pages.start() + read * PAGES_A_READ * PAGE, PAGES_A_READ);
     }
     clean(bench)?;
-    check!(!nvme.has_ended() && landed(bench) == 0, "the drive is too fast to have anything in flight")?;
+    check!(!drive.has_ended() && landed(bench) == 0, "the drive is too fast to have anything in flight")?;
     for _ in 0..READS {
-        nvme.end_read()?;
+        drive.end_read()?;
     }
     bench.smmu.sync()?;
     let (landed, dirty) = (landed(bench), dirty(bench));

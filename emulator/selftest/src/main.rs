@@ -28,9 +28,13 @@ mod nested;
 #[cfg(target_os = "none")]
 mod nvme;
 #[cfg(target_os = "none")]
+mod race;
+#[cfg(target_os = "none")]
 mod smmu;
 #[cfg(target_os = "none")]
 mod stage2;
+#[cfg(target_os = "none")]
+mod virtio;
 
 #[cfg(target_os = "none")]
 mod run {
@@ -40,7 +44,7 @@ mod run {
     use smccc::{Smc, psci};
 
     use crate::bench::Bench;
-    use crate::{faults, flags, in_flight, late, nested};
+    use crate::{faults, flags, in_flight, late, nested, race};
 
     guest_rt::guest_main!(main);
 
@@ -55,7 +59,9 @@ mod run {
         ("illegal-ste", faults::streams_may_not_ask_for_more_than_is_offered),
         ("cached-read-only", faults::a_write_that_hits_a_cached_read_only_entry),
         ("late", late::dirty_state_is_held_back),
-        ("in-flight", in_flight::what_lands_late_is_recorded_late),
+        ("in-flight-nvme", in_flight::nvme_reads_that_land_late),
+        ("in-flight-virtio", in_flight::virtio_reads_that_land_late),
+        ("race", race::neither_undoes_the_other),
     ];
 
     fn main(guest: &Guest) -> ! {

@@ -24,7 +24,7 @@ pub fn stage_1_is_fetched_and_not_written(bench: &Bench) -> Checked {
     let descriptor = window(cd, PAGE)?;
     descriptor.write64(0, CD_STAGE1);
     descriptor.write64(8, table);
-    Slot::of(window(table, PAGE)?, data, GIBIBYTE).set(BLOCK | data / GIBIBYTE * GIBIBYTE);
+    Slot::of(window(table, PAGE)?, data, GIBIBYTE).set(BLOCK | (data / GIBIBYTE * GIBIBYTE));
     for page in [CD, TABLE, DATA] {
         bench.set_page(page, Leaf::Unused)?;
     }

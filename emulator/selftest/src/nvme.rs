@@ -7,6 +7,7 @@ use guest_rt::window::Window;
 use guest_rt::{check, timer};
 
 use crate::bench::{Bench, window};
+use crate::in_flight::Reader;
 use crate::stage2::PAGE;
 
 /// Class code 01 08 02, in CLASS bits 31:8.
@@ -92,8 +93,8 @@ impl Queue {
 impl Nvme {
     /// Enables the controller.
     pub fn new(bench: &Bench) -> Checked<Self> {
-        let registers =
-            bench.device("nvme", |pci, function| pci.read32(function, CLASS) >> 8 == CLASS_NVME)?;
+        let (_, registers) =
+            bench.device("nvme", 0, |pci, function| pci.read32(function, CLASS) >> 8 == CLASS_NVME)?;
         let admin = Queue::new(0, bench.queues, 0)?;
         let io = Queue::new(1, bench.queues, 1)?;
         let lists = window(bench.queues.start() + 4 * PAGE, u64::from(ENTRIES) * PAGE)?;
@@ -123,9 +124,10 @@ impl Nvme {
         self.admin.submit(self.registers, words);
         self.admin.wait(self.registers)
     }
+}
 
-    /// Begins to read `pages` pages (2 to 512) of the first namespace into memory at `address`, page by page.
-    pub fn begin_read(&mut self, address: u64, pages: u64) {
+impl Reader for Nvme {
+    fn begin_read(&mut self, address: u64, pages: u64) {
         let list = u64::from(self.io.submitted % ENTRIES) * PAGE;
         for page in 1..pages {
             self.lists.write64(list + (page - 1) * 8, address + page * PAGE);
@@ -136,13 +138,11 @@ impl Nvme {
         self.io.submit(self.registers, words);
     }
 
-    /// Whether the next of the reads has ended.
-    pub fn has_ended(&self) -> bool {
+    fn has_ended(&self) -> bool {
         self.io.has_ended()
     }
 
-    /// Waits until the next of the reads has ended.
-    pub fn end_read(&mut self) -> Checked {
+    fn end_read(&mut self) -> Checked {
         self.io.wait(self.registers)
     }
 }

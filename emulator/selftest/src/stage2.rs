@@ -80,6 +80,12 @@ impl Slot {
         Self { table, offset: address / bytes % 512 * 8 }
     }
 
+    /// Where it is: a multiple of 8.
+    #[must_use]
+    pub const fn address(self) -> u64 {
+        self.table.start() + self.offset
+    }
+
     /// Writes it.
     pub fn set(self, descriptor: u64) {
         self.table.write64(self.offset, descriptor);

@@ -1,6 +1,7 @@
 //! Boots images under QEMU through `scripts/run`, as a person would, and keeps what they print and what QEMU traces.
 
 pub mod elf;
+pub mod emulator;
 mod scratch;
 pub mod tree;
 
@@ -32,6 +33,7 @@ pub fn built(name: &str) -> PathBuf {
 pub struct Boot {
     image: PathBuf,
     guest: PathBuf,
+    emulator: Option<PathBuf>,
     options: Vec<String>,
     qemu: Vec<String>,
     trace: Vec<String>,
@@ -62,6 +64,7 @@ impl Boot {
         Self {
             image: built("strandline.img"),
             guest: guest.into(),
+            emulator: None,
             options: vec![],
             qemu: vec![],
             trace: vec![],
@@ -78,6 +81,13 @@ impl Boot {
     #[must_use]
     pub fn image(mut self, name: &str) -> Self {
         self.image = built(name);
+        self
+    }
+
+    /// On another emulator than the installed one.
+    #[must_use]
+    pub fn emulator(mut self, emulator: &Path) -> Self {
+        self.emulator = Some(emulator.into());
         self
     }
 
@@ -116,6 +126,9 @@ impl Boot {
         let mut command = Command::new(root().join("scripts/run"));
         command.arg("--image").arg(&self.image).arg("--guest").arg(&self.guest).args(["--timeout", "300"]);
         command.args(&self.options).arg("--").args(&self.qemu);
+        if let Some(emulator) = &self.emulator {
+            command.env("QEMU", emulator);
+        }
         if !self.trace.is_empty() {
             command.args(["-d", &self.trace.join(","), "-D"]).arg(trace.path());
         }
