@@ -21,6 +21,10 @@ mod bad_log;
 #[cfg(target_os = "none")]
 mod calls;
 #[cfg(target_os = "none")]
+mod devices;
+#[cfg(target_os = "none")]
+mod dma;
+#[cfg(target_os = "none")]
 mod ending;
 #[cfg(target_os = "none")]
 mod fuzz;
@@ -34,6 +38,8 @@ mod pci;
 mod places;
 #[cfg(target_os = "none")]
 mod shadow;
+#[cfg(target_os = "none")]
+mod shadow_dma;
 #[cfg(target_os = "none")]
 mod stage1;
 #[cfg(target_os = "none")]
@@ -54,8 +60,8 @@ mod run {
     use guest_rt::{power, println, reason};
 
     use crate::{
-        aarch32, aborts, bad, calls, ending, fuzz, marks, odd, pci, shadow, stage1, start, storm, undefined,
-        waiting,
+        aarch32, aborts, bad, calls, dma, ending, fuzz, marks, odd, pci, shadow, shadow_dma, stage1, start,
+        storm, undefined, waiting,
     };
 
     guest_rt::guest_main!(main);
@@ -68,6 +74,7 @@ mod run {
         ("aborts", aborts::what_is_not_there_answers_by_an_abort),
         ("bad", bad::every_bad_input_is_refused),
         ("cpu-off", ending::cpu_off),
+        ("dma", dma::every_round_reports_what_devices_wrote),
         ("fault", ending::touches_what_is_not_there),
         ("fault-exec", ending::executes_a_device),
         ("fuzz", fuzz::random_calls_do_no_harm),
@@ -78,6 +85,7 @@ mod run {
         ("registers", undefined::every_register_goes_through_or_is_undefined),
         ("reset", ending::reset),
         ("shadow", shadow::every_round_reports_what_was_written),
+        ("shadow-dma", shadow_dma::a_copy_by_the_log_is_the_memory),
         ("smc", calls::smc_is_not_supported),
         ("spam", ending::prints_much),
         ("stage1", stage1::own_translation_may_point_anywhere),
