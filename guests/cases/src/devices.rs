@@ -40,6 +40,15 @@ impl Device {
         }
     }
 
+    /// Whether a drive's speed is what its transfers take.
+    const fn is_drive(&self) -> bool {
+        match self {
+            Self::Edu(_) | Self::Entropy(_) => false,
+            Self::Nvme(nvme) => nvme.drive_bytes() != 0,
+            Self::Block(_) => true,
+        }
+    }
+
     /// Begins a transfer of `span` or, of what can't be so long, so short or so odd, of its front; gives back of what.
     fn begin(&mut self, direction: Direction, span: Area, rng: &mut Rng) -> Checked<(Direction, Area)> {
         let front = |bytes| Area::new(span.start(), bytes).ok_or_else(|| reason!("{span} wraps"));
@@ -119,6 +128,8 @@ struct Source {
     now: Option<Transfer>,
     writes: u64,
     reads: u64,
+    /// Transfers that were on their way before and after a sync, once for each sync.
+    across: u64,
 }
 
 /// All devices of the VM that can be used.
@@ -141,7 +152,7 @@ impl Sources {
         let list = [edu, nvme, entropy, block].map(|device| {
             let range = range.part(first, part)?;
             first += part;
-            device.map(|device| Source { device, range, now: None, writes: 0, reads: 0 })
+            device.map(|device| Source { device, range, now: None, writes: 0, reads: 0, across: 0 })
         });
         let sources = Self { list, rng: Rng::new(seed) };
         check!(sources.each().next().is_some(), "the VM owns no device that can do DMA")?;
@@ -201,6 +212,20 @@ impl Sources {
         Ok(())
     }
 
+    /// Polls right after a sync: what has not ended was on its way across it.
+    pub fn poll_after_sync(&mut self, ended: impl FnMut(&Transfer)) -> Checked {
+        self.poll(ended)?;
+        for source in self.list.iter_mut().flatten().filter(|source| source.now.is_some()) {
+            source.across += 1;
+        }
+        Ok(())
+    }
+
+    /// How often a drive's transfer was on its way across a sync.
+    pub fn drives_across(&self) -> u64 {
+        self.each().filter(|source| source.device.is_drive()).map(|source| source.across).sum()
+    }
+
     /// Waits until no transfer is on its way.
     pub fn finish(&mut self, mut ended: impl FnMut(&Transfer)) -> Checked {
         let start = timer::now();
@@ -224,12 +249,9 @@ impl Sources {
     /// Prints what each device has done.
     pub fn tell(&self) {
         for source in self.each() {
-            println!(
-                "{}: {} transfers to memory, {} from it",
-                source.device.name(),
-                source.writes,
-                source.reads
-            );
+            let (name, across) = (source.device.name(), source.across);
+            println!("{name}: {} transfers to memory, {} from it", source.writes, source.reads);
+            println!("{name}: {across} times one was on its way across a sync");
         }
     }
 }
