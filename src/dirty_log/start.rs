@@ -309,7 +309,9 @@ impl Splitting {
             }
         }
         for view in space.dma.iter().flatten() {
-            view.view.walker.invalidate(platform, &view.view.tree)?;
+            if !sabotage::NO_SPLIT_INVALIDATION {
+                view.view.walker.invalidate(platform, &view.view.tree)?;
+            }
             if sabotage::SECOND_VMALL {
                 view.view.walker.invalidate(platform, &view.view.tree)?;
             }
