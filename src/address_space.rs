@@ -11,7 +11,7 @@ use strandline_abi::{DmaTier, LogSource};
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::dirty_log::Ledger;
 use crate::frames::{FrameReserve, OutOfFrames};
-use crate::hw::{DmaTlb, Platform};
+use crate::hw::{DmaTlb, Platform, SizeChange};
 use crate::stage2::descriptor::Leaf;
 use crate::stage2::{
     CpuWalker, DmaWalker, Format, LeafCounts, LeafState, MapError, Mapping, Retired, Rights, Tree, View,
@@ -71,6 +71,33 @@ pub struct DmaView<'d, D> {
     pub view: View<DmaWalker<'d, D>>,
     /// How writes through it come to be known.
     pub tier: DmaTier,
+}
+
+impl<D: DmaTlb> DmaView<'_, D> {
+    /// Whether its leaves have the state by which writes come to be known.
+    const fn has_dirty_state(&self) -> bool {
+        matches!(self.tier, DmaTier::Hardware | DmaTier::Stall)
+    }
+
+    /// Whether the sizes of its leaves may change while devices use it.
+    pub(crate) fn changes_size(&self) -> bool {
+        self.view.walker.tlb.size_change() != SizeChange::Never
+    }
+
+    /// Whether a log changes anything in it: where sizes can't change, and no leaf has a state, there is nothing to do.
+    pub(crate) fn takes_part(&self) -> bool {
+        self.changes_size() || self.has_dirty_state()
+    }
+
+    /// Where `mapping` is made of pages in it: in a log, or everywhere where that can't be made up for later.
+    fn mapping(&self, mapping: Mapping) -> Mapping {
+        let by_pages = match (self.changes_size(), self.has_dirty_state()) {
+            (true, _) => mapping.by_pages,
+            (false, true) => Some(mapping.range),
+            (false, false) => None,
+        };
+        Mapping { by_pages, ..mapping }
+    }
 }
 
 /// Why an address space can't be changed; but for [`SpaceError::View`] nothing has been.
@@ -142,13 +169,21 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     pub fn new<P: Platform>(platform: &P, format: Format, vmid: Vmid) -> Result<Self, SpaceError> {
         let tree = Tree::new(platform, format)?;
         Ok(Self {
-            cpu: View { tree, walker: CpuWalker { vmid } },
+            cpu: View { tree, walker: CpuWalker { vmid, direct: false } },
             dma: [const { None }; MAX_DMA_VIEWS],
             regions: [None; MAX_REGIONS],
             ledger: None,
             changing: None,
             write_faults: AtomicU64::new(0),
         })
+    }
+
+    /// The same for a VM that runs on no PE but such as have FEAT_BBM level 2 and are known, by their MIDR, never to raise
+    /// a TLB conflict abort: sizes change in its CPU view while its vCPUs run.
+    #[must_use]
+    pub const fn with_direct_swap(mut self) -> Self {
+        self.cpu.walker.direct = true;
+        self
     }
 
     /// Adds a view for devices, with all RAM mapped so far; gives back its index. No stream uses it yet. Where there may
@@ -183,7 +218,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
         let mut dma = DmaView { view: View { tree, walker }, tier };
         let regions = self.regions;
         for region in regions.iter().flatten().filter(|r| r.reach.devices()) {
-            let mapping = self.mapping(region);
+            let mapping = dma.mapping(self.mapping(region));
             if let Err(error) = map_one(platform, &mut dma.view, &mapping) {
                 dma.view.tree.free(platform);
                 return Err(error);
@@ -210,7 +245,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
 
         let mut frames = if cpu { self.cpu.tree.map_needs(platform, &mapping)? } else { 0 };
         for view in self.dma.iter().flatten().filter(|_| dma) {
-            frames += view.view.tree.map_needs(platform, &mapping)?;
+            frames += view.view.tree.map_needs(platform, &view.mapping(mapping))?;
         }
         let mut reserve = platform.reserve(frames)?;
 
@@ -218,7 +253,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             self.cpu.tree.map(platform, &mapping, &mut reserve, false);
         }
         for view in self.dma.iter_mut().flatten().filter(|_| dma) {
-            let clean = !view.view.walker.coherent;
+            let (mapping, clean) = (view.mapping(mapping), !view.view.walker.coherent);
             view.view.tree.map(platform, &mapping, &mut reserve, clean);
         }
         platform.unreserve(reserve);

@@ -10,7 +10,8 @@ use std::vec::Vec;
 use crate::addr::{IpaRange, PAGE_BYTES, Pa, Vmid};
 use crate::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use crate::hw::{
-    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, Tlbi, Vttbr, Word,
+    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr,
+    Word,
 };
 
 /// One thing the software under test did.
@@ -104,6 +105,8 @@ pub struct Fake {
     free: RefCell<Vec<bool>>,
     reserved: Cell<usize>,
     clock_us: Cell<u64>,
+    /// What somebody else writes, and where, when the clock has come so far.
+    pub intruder: Cell<Option<(u64, Pa, u64)>>,
     /// What [`Cpu::hold`] answers.
     pub hold_result: Cell<Result<(), HoldTimeout>>,
 }
@@ -122,6 +125,7 @@ impl Fake {
             free: RefCell::new(vec![true; frames]),
             reserved: Cell::new(0),
             clock_us: Cell::new(0),
+            intruder: Cell::new(None),
             hold_result: Cell::new(Ok(())),
         }
     }
@@ -274,6 +278,10 @@ impl Cpu for Fake {
 
     fn relax(&self) {
         self.advance_us(1);
+        if let Some((_, pa, value)) = self.intruder.get().filter(|(at, ..)| *at <= self.now_us()) {
+            self.intruder.set(None);
+            self.write_behind(pa, value);
+        }
     }
 }
 
@@ -282,13 +290,20 @@ impl Cpu for Fake {
 pub struct FakeTlb {
     /// What the next operations answer once they are asked; `Ok` when used up.
     pub failures: RefCell<Vec<DmaTlbError>>,
+    /// The CMD_SYNC, counted from 1, that is not completed.
+    pub silent_at: Cell<Option<u64>>,
     /// The range that was invalidated last.
     pub last_range: Cell<Option<IpaRange>>,
+    /// What a change of size takes, if not [`SizeChange::Direct`].
+    pub size_change: Cell<Option<SizeChange>>,
     commands: Cell<CommandCounts>,
 }
 
 impl FakeTlb {
     fn answer(&self) -> Result<(), DmaTlbError> {
+        if self.silent_at.get() == Some(self.commands.get().syncs) {
+            return Err(DmaTlbError::Timeout);
+        }
         self.failures.borrow_mut().pop().map_or(Ok(()), Err)
     }
 
@@ -326,5 +341,9 @@ impl DmaTlb for FakeTlb {
 
     fn commands(&self) -> CommandCounts {
         self.commands.get()
+    }
+
+    fn size_change(&self) -> SizeChange {
+        self.size_change.get().unwrap_or(SizeChange::Direct)
     }
 }

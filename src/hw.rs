@@ -205,6 +205,20 @@ pub trait DmaTlb {
 
     /// The commands issued so far, by whomever.
     fn commands(&self) -> CommandCounts;
+
+    /// What a change of a translation's size takes.
+    fn size_change(&self) -> SizeChange;
+}
+
+/// What it takes to change the size of a valid translation under an SMMU that uses it (IDR3.BBML, IHI 0070 §3.21.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SizeChange {
+    /// Level 2: one descriptor is replaced by another, and an invalidation follows.
+    Direct,
+    /// Level 1: the block has nT set while there may be entries of another size.
+    ThroughNt,
+    /// Level 0: nothing but break-before-make, which would fault the device's accesses. No size is changed.
+    Never,
 }
 
 /// Commands issued to an SMMU since its bring-up began.

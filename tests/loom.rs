@@ -14,7 +14,8 @@ use strandline::address_space::{AddressSpace, Reach, Region};
 use strandline::dirty_log::{DirtyLog, Progress, WriteFault};
 use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use strandline::hw::{
-    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, Tlbi, Vttbr, Word,
+    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr,
+    Word,
 };
 use strandline::stage2::descriptor::{DBM, Entry, S2AP_WRITE};
 use strandline::stage2::{DmaWalker, Format, Harvest};
@@ -152,6 +153,9 @@ impl DmaTlb for Tlb {
     }
     fn commands(&self) -> CommandCounts {
         CommandCounts::default()
+    }
+    fn size_change(&self) -> SizeChange {
+        SizeChange::Direct
     }
 }
 

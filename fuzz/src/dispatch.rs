@@ -71,12 +71,17 @@ fn call(setting: &Setting, input: &mut Input<'_>) -> (u32, Arguments) {
     let arguments = match Call::from_id(id) {
         Some(Call::Start) => {
             let [start, bytes] = range(setting, input);
-            [start, bytes, mostly(input, &[4096]), mostly(input, &[0]), step(input)]
+            let granule = mostly(input, &[4096, 4096, 4096, 2 << 20, 1 << 30]);
+            [start, bytes, granule, mostly(input, &[0, 0, 0, 0x401, 0x101, 0x302]), step(input)]
         }
         Some(Call::Sync | Call::Clear) => {
             let [start, bytes] = range(setting, input);
             let flags = mostly(input, &[1, 2, 3, 5, 6, 7, Flags::CLEAR.bits()]);
             [start, bytes, pointer(setting, input), flags, step(input)]
+        }
+        Some(Call::Read) => {
+            let [start, bytes] = range(setting, input);
+            [start, bytes, pointer(setting, input), mostly(input, &[0]), mostly(input, &[0, 0, 0, 16, 32])]
         }
         Some(Call::Stop) => [mostly(input, &[0]), 0, 0, 0, step(input)],
         Some(Call::Status | Call::Faults) => {

@@ -1,5 +1,7 @@
 //! A VM on the machine, and every rule that a call has to keep whatever was in its registers.
 
+use std::collections::BTreeSet;
+
 use strandline::addr::{Ipa, IpaRange, Pa, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
 use strandline::dirty_log::STEP_PAGES;
@@ -21,6 +23,12 @@ pub const RAM: u64 = 0x4000_0000;
 pub const TAIL_PAGES: u64 = 64;
 /// Registers that vCPUs alone reach.
 pub const REGISTERS: u64 = 0x1000_0000;
+/// Pages of a block.
+const BLOCK_PAGES: u64 = 512;
+/// Pages that a step of read copies.
+const READ_PAGES: u64 = 16;
+/// 4 KiB, 2 MiB, 1 GiB.
+const GRANULES: u64 = 0x4020_1000;
 const BLOCKS_PA: u64 = 0x8000_0000;
 const TAIL_PA: u64 = 0x9f00_1000;
 const IPA_BITS: u8 = 36;
@@ -85,6 +93,8 @@ pub struct Life<'m> {
     pub vm: Vm<'m, Tlb>,
     pub setting: Setting,
     shadow: Shadow,
+    /// The granule of the log.
+    granule: u64,
     frames_at_first: usize,
     /// Hardware was made to fail: frames may stay out of use.
     failed: bool,
@@ -107,7 +117,8 @@ impl<'m> Life<'m> {
         let vm = Vm::new(space(machine, tlb, &setting), CpuTier::Hardware);
         let frames_at_first = machine.free_frames();
         let shadow = Shadow::default();
-        Self { machine, tlb, vm, setting, shadow, frames_at_first, failed: false, waiting: 0, lost: 0 }
+        let (granule, failed, waiting, lost) = (PAGE_BYTES, false, 0, 0);
+        Self { machine, tlb, vm, setting, shadow, granule, frames_at_first, failed, waiting, lost }
     }
 
     pub fn state(&self) -> LogState {
@@ -139,6 +150,14 @@ impl<'m> Life<'m> {
             set_dirty(self.machine, tree, ipa);
         }
         self.note(source, page);
+        if self.granule > PAGE_BYTES && page * PAGE_BYTES < self.setting.tail() {
+            let log = self.vm.log.lock();
+            let first = page & !(BLOCK_PAGES - 1);
+            let logged = |page: &u64| log.range().is_some_and(|range| range.contains(Ipa(page * PAGE_BYTES)));
+            for beside in (first..first + BLOCK_PAGES).filter(logged) {
+                self.shadow.may_be_reported(source, beside);
+            }
+        }
     }
 
     fn note(&mut self, source: LogSource, page: u64) {
@@ -154,6 +173,10 @@ impl<'m> Life<'m> {
             Some(Call::Sync | Call::Clear) => {
                 let pages = (x2 / PAGE_BYTES).saturating_sub(x5).min(STEP_PAGES);
                 (x3.wrapping_add(x5 / 8), pages.div_ceil(64))
+            }
+            Some(Call::Read) => {
+                let pages = (x2 / PAGE_BYTES).saturating_sub(x5).min(READ_PAGES);
+                (x3.wrapping_add(x5.wrapping_mul(PAGE_BYTES)), pages * (PAGE_BYTES / 8))
             }
             Some(Call::Status) => (x1, x2.min(LogStatus::BYTES) / 8),
             Some(Call::Faults) => (x1, x2.min(self.waiting) * FaultRecord::WORDS as u64),
@@ -195,9 +218,10 @@ impl<'m> Life<'m> {
 
     /// Guest memory is stored to inside the caller's buffer alone.
     fn check_stores(&self, first: u64, count: u64) {
-        let room: Vec<Pa> = (0..count).filter_map(|i| self.setting.pa(first.wrapping_add(i * 8))).collect();
+        let room: BTreeSet<u64> =
+            (0..count).filter_map(|i| self.setting.pa(first.wrapping_add(i * 8))).map(|pa| pa.0).collect();
         for pa in self.machine.guest_stores() {
-            assert!(room.contains(&pa), "{pa} is stored to and not in the caller's buffer");
+            assert!(room.contains(&pa.0), "{pa} is stored to and not in the caller's buffer");
         }
     }
 
@@ -205,6 +229,10 @@ impl<'m> Life<'m> {
         assert_eq!(reply[2..], [0, 0, arguments[3]], "{id:#x}: x2 to x4 of {error:?}");
         assert_eq!(self.machine.guest_stores(), [], "{id:#x} {arguments:x?}: {error:?} has written");
         match error {
+            Error::NotSupported if id == Call::Start.id() => {
+                let tiers = self.vm.log.lock().tiers(&*self.vm.space.read()).to_bits();
+                assert!(arguments[3] != 0 && reply[1] == tiers, "tiers that were not demanded");
+            }
             Error::NotSupported => assert!(Call::from_id(id).is_none() && reply[1] == id.into(), "{id:#x}"),
             Error::Denied => assert!(before.state == LogState::Off),
             Error::Untrusted => assert!(self.failed, "{id:#x}: untrusted without a cause"),
@@ -241,7 +269,7 @@ impl<'m> Life<'m> {
         let [x0, x1, x2, _, x4] = reply;
         assert!(x0 == Status::Done.to_x0() || x0 == Status::More.to_x0(), "{call:?} answers {x0:#x}");
         assert!(call == Call::Features || x4 == arguments[3], "{call:?} keeps x4");
-        let stepped = matches!(call, Call::Start | Call::Sync | Call::Clear | Call::Stop);
+        let stepped = matches!(call, Call::Start | Call::Sync | Call::Clear | Call::Stop | Call::Read);
         assert_eq!(
             x0 == Status::More.to_x0(),
             stepped && x1 != 0,
@@ -249,7 +277,11 @@ impl<'m> Life<'m> {
         );
         match call {
             Call::Sync | Call::Clear => self.check_bitmap(call, arguments, x2, &before.mask, first),
-            Call::Start if before.state == LogState::Off => self.shadow.reset(),
+            Call::Start if before.state == LogState::Off => {
+                self.shadow.reset();
+                self.granule = arguments[2];
+            }
+            Call::Read => self.check_copy(arguments, x2, first),
             Call::Stop if self.state() == LogState::Off => self.check_end(),
             Call::Status => assert_eq!(x1, arguments[1].min(LogStatus::BYTES)),
             Call::Faults => {
@@ -288,6 +320,15 @@ impl<'m> Life<'m> {
         );
     }
 
+    /// What was read is what is there, where the one does not lie in the other.
+    fn check_copy(&self, [start, bytes, _, _, done]: Arguments, pages: u64, to: u64) {
+        assert!((1..=READ_PAGES).contains(&pages) && done + pages <= bytes / PAGE_BYTES);
+        let (from, words) = (start + done * PAGE_BYTES, pages * (PAGE_BYTES / 8));
+        if from.abs_diff(to) >= words * 8 {
+            assert!(self.words(from, words) == self.words(to, words), "the copy is another");
+        }
+    }
+
     /// The log has ended.
     fn check_end(&mut self) {
         self.shadow.reset();
@@ -298,7 +339,7 @@ impl<'m> Life<'m> {
     fn check_next_call(&self) {
         let [x0, version, calls, granules, _] =
             hypercall::dispatch(self.machine, &self.vm, Call::Features.id(), &[0; 5]).expect("it is ours");
-        assert_eq!((x0, version, calls, granules), (0, VERSION.into(), 0x7f, PAGE_BYTES));
+        assert_eq!((x0, version, calls, granules), (0, VERSION.into(), 0xff, GRANULES));
     }
 }
 

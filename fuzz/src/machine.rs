@@ -6,7 +6,8 @@ use std::rc::Rc;
 use strandline::addr::{PAGE_BYTES, Pa, Vmid};
 use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use strandline::hw::{
-    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, Tlbi, Vttbr, Word as Access,
+    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr,
+    Word as Access,
 };
 
 const WORDS: usize = PAGE_BYTES as usize / 8;
@@ -258,5 +259,9 @@ impl DmaTlb for Tlb {
 
     fn commands(&self) -> CommandCounts {
         CommandCounts::default()
+    }
+
+    fn size_change(&self) -> SizeChange {
+        SizeChange::Direct
     }
 }

@@ -48,6 +48,11 @@ impl Shadow {
         };
     }
 
+    /// `page` was not written, but lies in a block that was.
+    pub fn may_be_reported(&mut self, source: LogSource, page: u64) {
+        self.of(source).may.insert(page);
+    }
+
     /// Holds what was reported of `part` against the truth, where `asked` of its pages were asked for; and forgets what has
     /// left the log.
     pub fn reported(

@@ -22,8 +22,6 @@ use crate::walk::Regime;
 
 /// Where frames begin: 1 GiB-aligned, and not zero.
 pub(crate) const POOL: u64 = 0x1_4000_0000;
-/// Pages from the beginning of guest RAM whose contents software may read and write.
-pub(crate) const BUFFER_PAGES: u64 = 16;
 /// Alarms kept: the first one matters.
 const MOST_ALARMS: usize = 8;
 
@@ -49,6 +47,8 @@ pub(crate) struct Core {
     pub devices: Vec<Device>,
     pub traffic: Vec<Transaction>,
     pub updates: Vec<Update>,
+    /// VMIDs that no stream may have any more: what is cached of them is never used.
+    pub quarantined_vmids: Vec<u16>,
     pub truth: Truth,
     pub tally: Tally,
     journal: Journal,
@@ -57,7 +57,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub fn new(parameters: Parameters) -> Self {
-        let words = parameters.frames * 512 + BUFFER_PAGES as usize * 512;
+        let words = parameters.words();
         let pe = |_| Pe::new(parameters.pes.tlb_entries);
         Self {
             random: Random::new(parameters.seed),
@@ -76,6 +76,7 @@ impl Core {
             devices: vec![],
             traffic: vec![],
             updates: vec![],
+            quarantined_vmids: vec![],
             truth: Truth::default(),
             tally: Tally::default(),
             journal: Journal::default(),
@@ -95,7 +96,7 @@ impl Core {
         let (in_pool, in_ram) = (pa.wrapping_sub(POOL) / 8, pa.wrapping_sub(self.parameters.ram.0) / 8);
         if in_pool < frames {
             u32::try_from(in_pool).ok()
-        } else if in_ram < BUFFER_PAGES * 512 {
+        } else if in_ram < self.parameters.contents * 512 {
             u32::try_from(frames + in_ram).ok()
         } else {
             None

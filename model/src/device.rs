@@ -208,6 +208,7 @@ impl Core {
             return;
         }
         self.rely(update);
+        self.store_data(walker, transaction.id, pa);
         let (source, completed) = match walker {
             Walker::Smmu => (Source::Dma, Some(self.step)),
             Walker::Pe(_) => (Source::Cpu, None),
@@ -219,6 +220,14 @@ impl Core {
             Walker::Pe(_) => self.tally.cpu_writes += 1,
         }
         self.note(Happening::Completed(walker, ipa));
+    }
+
+    /// A write to `pa` arrives: one of two words of a page gets one of two values, so that contents come back all the time.
+    fn store_data(&mut self, walker: Walker, id: u64, pa: u64) {
+        if let Some(page) = self.index(pa & !0xfff).filter(|_| self.is_ram(pa)) {
+            let (word, value) = (page + (id & 1) as u32 * 511, 1 + (id >> 1 & 1));
+            self.memory.data_store(word, value, walker == Walker::Smmu);
+        }
     }
 
     /// An invalidation that was begun at `begun` completes: so do the accesses that used what it covers.

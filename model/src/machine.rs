@@ -3,7 +3,7 @@
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
-use strandline::addr::{Ipa, IpaRange, Pa, StreamId};
+use strandline::addr::{Ipa, IpaRange, Pa, PageSize, StreamId, Vmid};
 use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
 use strandline::smmu::Registers;
@@ -11,7 +11,7 @@ use strandline::smmu::spec::pages::{Register32, Register64};
 use strandline::stage2::Format;
 
 use crate::alarm::{Alarm, Rule};
-use crate::core::{BUFFER_PAGES, Core, POOL};
+use crate::core::{Core, POOL};
 use crate::device::{Device, Dma, Window};
 use crate::journal::Happening;
 use crate::parameters::Parameters;
@@ -191,8 +191,11 @@ impl Cpu for Machine {
         }
     }
 
-    fn invalidate_from_poc(&self, _pa: Pa, _bytes: u64) {
-        drop(turn(&self.core));
+    fn invalidate_from_poc(&self, pa: Pa, bytes: u64) {
+        let mut core = turn(&self.core);
+        if let Some(at) = core.index(pa.0) {
+            core.memory.invalidate(at, bytes / 8);
+        }
     }
 
     fn hold(&self, vttbr: Vttbr) -> Result<(), HoldTimeout> {
@@ -254,7 +257,7 @@ impl Machine {
     #[must_use]
     pub fn new(parameters: Parameters) -> Self {
         let core = Rc::new(RefCell::new(Core::new(parameters)));
-        let words = parameters.frames * 512 + BUFFER_PAGES as usize * 512;
+        let words = parameters.words();
         let word = |at| ModelWord { core: Rc::clone(&core), at };
         let words = (0..words as u32).map(word).collect();
         Self { core, words }
@@ -361,6 +364,12 @@ impl Machine {
         self.core.borrow_mut().hold_fails = true;
     }
 
+    /// Whether it will.
+    #[must_use]
+    pub fn next_hold_fails(&self) -> bool {
+        self.core.borrow().hold_fails
+    }
+
     /// EL2 stores into the guest page at `ipa` on behalf of a vCPU, and will tell the log: from now on it may be reported.
     pub fn el2_stores(&self, ipa: Ipa) {
         let mut core = self.core.borrow_mut();
@@ -433,6 +442,11 @@ impl Machine {
         self.core.borrow_mut().smmu.failures.push_back(code);
     }
 
+    /// No command is refused but such as deserve it.
+    pub fn fail_no_command(&self) {
+        self.core.borrow_mut().smmu.failures.clear();
+    }
+
     /// The SMMU stops answering, or answers again.
     pub fn set_dead(&self, dead: bool) {
         self.core.borrow_mut().smmu.dead_from = dead.then_some(0);
@@ -449,6 +463,12 @@ impl Machine {
     pub fn smmu_answers(&self) -> bool {
         let core = self.core.borrow();
         !core.smmu_is_dead() && core.smmu.commands_waiting() == 0
+    }
+
+    /// No stream has `vmid` any more, and none will: an invalidation of it has not completed. What the SMMU caches of it
+    /// reaches nothing.
+    pub fn quarantine_vmid(&self, vmid: Vmid) {
+        self.core.borrow_mut().quarantined_vmids.push(vmid.0);
     }
 
     /// The guest memory of `bytes` from `pa` is given to somebody else: nothing may lead there.
@@ -483,11 +503,16 @@ impl Machine {
         self.core.borrow().step
     }
 
-    /// A start of a log begins.
+    /// A start of a log of pages begins.
     pub fn log_start_begins(&self) {
+        self.log_start_begins_of(PageSize::Size4K);
+    }
+
+    /// A start of a log begins, in which leaves of `granule` stay whole and are reported whole.
+    pub fn log_start_begins_of(&self, granule: PageSize) {
         let mut core = self.core.borrow_mut();
         let step = core.step;
-        core.truth.start_begins(step);
+        core.truth.start_begins(step, granule.bytes());
     }
 
     /// The start has returned.

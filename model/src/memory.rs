@@ -40,10 +40,18 @@ pub(crate) struct Memory {
     /// Words with [`UNSEEN`], perhaps more than once or no more.
     unseen: [Vec<u32>; 2],
     coherent: bool,
-    /// What hardware has changed since software's last DSB, with the value before.
-    hidden: BTreeMap<u32, u64>,
+    /// What hardware has changed since software's last DSB.
+    hidden: BTreeMap<u32, Hidden>,
     /// Leaves software has cleaned since an invalidation last completed.
     cleaned: Vec<u32>,
+}
+
+/// A change by hardware that software may not see yet.
+struct Hidden {
+    /// The value before.
+    before: u64,
+    /// It went past the caches, which may hold the value before until software invalidates them.
+    past_caches: bool,
 }
 
 /// What an observer found.
@@ -77,10 +85,10 @@ impl Memory {
 
     /// What software sees; it has then looked.
     pub fn load(&mut self, at: u32, random: &mut Random) -> u64 {
-        if let Some(&before) = self.hidden.get(&at)
+        if let Some(hidden) = self.hidden.get(&at)
             && random.coin()
         {
-            return before;
+            return hidden.before;
         }
         self.hidden.remove(&at);
         self.flags[at as usize] &= !CHANGED;
@@ -89,7 +97,14 @@ impl Memory {
 
     /// Software executes a DSB of loads and stores: it sees what hardware did before.
     pub fn synchronize(&mut self) {
-        self.hidden.clear();
+        self.hidden.retain(|_, hidden| hidden.past_caches);
+    }
+
+    /// Software invalidates its caches of `words` words from `at`; a DSB completes that.
+    pub fn invalidate(&mut self, at: u32, words: u64) {
+        for (_, hidden) in self.hidden.range_mut(at..at + words as u32) {
+            hidden.past_caches = false;
+        }
     }
 
     /// Software has read the newest value by an atomic operation: it reads none older after that (coherence, Arm ARM
@@ -135,9 +150,17 @@ impl Memory {
     /// Hardware's own store: all of hardware sees it at once.
     pub fn hardware_store(&mut self, at: u32, value: u64) {
         let i = at as usize;
-        self.hidden.entry(at).or_insert(self.newest[i]);
+        self.hidden.entry(at).or_insert(Hidden { before: self.newest[i], past_caches: false });
         self.newest[i] = value;
         self.flags[i] = self.flags[i] & WALKED | CHANGED;
+    }
+
+    /// A store of a vCPU, or of a device, into guest RAM.
+    pub fn data_store(&mut self, at: u32, value: u64, by_device: bool) {
+        self.hardware_store(at, value);
+        if let Some(hidden) = self.hidden.get_mut(&at) {
+            hidden.past_caches |= by_device && !self.coherent;
+        }
     }
 
     /// The word as `observer` finds it.

@@ -13,6 +13,9 @@ pub struct Parameters {
     pub ram: Pa,
     /// Its length in bytes.
     pub ram_bytes: u64,
+    /// Pages from its beginning that have contents, which software may read and write and devices and vCPUs do write.
+    /// What is written elsewhere is known by its address alone.
+    pub contents: u64,
     /// The SMMU.
     pub smmu: SmmuParameters,
     /// The PEs.
@@ -61,6 +64,11 @@ pub struct PeParameters {
 }
 
 impl Parameters {
+    /// Words of memory that software reaches.
+    pub(crate) const fn words(&self) -> usize {
+        (self.frames + self.contents as usize) * 512
+    }
+
     /// The main line of hardware: coherent, HTTU, BBML 2, ranges, two-level stream table; two vCPUs with FEAT_HAFDBS
     /// that raise conflict aborts; 8 MiB of RAM.
     #[must_use]
@@ -70,6 +78,7 @@ impl Parameters {
             frames: 128,
             ram: Pa(0x8000_0000),
             ram_bytes: 8 << 20,
+            contents: 16,
             smmu: SmmuParameters {
                 httu: 2,
                 bbml: 2,

@@ -79,7 +79,8 @@ impl Core {
         let cached = self.walkers().find_map(|w| {
             let leads = |e: &&crate::tlb::Entry| {
                 let start = output(e.level, e.word, e.base);
-                e.is_leaf() && start < first + bytes && first < start + span(e.level)
+                let used = w != Walker::Smmu || !self.quarantined_vmids.contains(&e.vmid);
+                used && e.is_leaf() && start < first + bytes && first < start + span(e.level)
             };
             self.entries(w).iter().find(leads).map(|e| format!("{w} still caches {e}"))
         });

@@ -103,9 +103,13 @@ impl Core {
 
     /// Keeps `entry`, if it may be kept.
     pub fn cache(&mut self, walker: Walker, mut entry: Entry) {
-        // nT=1: as if not cached (§3.21.1.2).
-        if entry.is_leaf() && entry.level < 3 && entry.word & NT != 0 {
+        // nT=1: as if not cached (IHI 0070 §3.21.1.2). At level 0 the bit is not there, at level 2 it is ignored.
+        let heeds_nt = walker == Walker::Smmu && self.parameters.smmu.bbml == 1;
+        if heeds_nt && entry.is_leaf() && entry.level < 3 && entry.word & NT != 0 {
             return;
+        }
+        if walker == Walker::Smmu && self.quarantined_vmids.contains(&entry.vmid) {
+            self.alarm(Rule::VmidReused, format!("{walker} caches {entry} under a VMID that is quarantined"));
         }
         entry.combined = entry.is_leaf() && walker != Walker::Smmu && self.random.coin();
         let Self { smmu, pes, random, .. } = self;

@@ -90,6 +90,8 @@ pub(crate) struct Truth {
     cleaned: BTreeMap<(Source, u64), u64>,
     /// When the log was started.
     began: u64,
+    /// Its granule in bytes, where that is more than a page: a page may be reported where something near it was written.
+    granule: u64,
     /// Guest memory that is being unmapped, or is: accesses may fault.
     unmapped: Vec<IpaRange>,
     dues: Dues,
@@ -142,8 +144,9 @@ impl Truth {
     }
 
     /// A log is being started: from now on what is written may be reported.
-    pub fn start_begins(&mut self, step: u64) {
+    pub fn start_begins(&mut self, step: u64, granule: u64) {
         self.began = step;
+        self.granule = granule;
         self.cleaned.clear();
     }
 
@@ -195,7 +198,9 @@ impl Truth {
     fn check_invented(&self, sources: &[Source], page: u64) -> Result<(), String> {
         let written = |source: &Source| {
             let since = self.cleaned.get(&(*source, page)).copied().unwrap_or(self.began);
-            self.touched.get(&(*source, page)).is_some_and(|t| *t >= since)
+            let block = page & !(self.granule.max(0x1000) - 1);
+            let near = (*source, block)..(*source, block + self.granule.max(0x1000));
+            self.touched.range(near).any(|(_, touched)| *touched >= since)
         };
         if sources.iter().any(written) {
             return Ok(());

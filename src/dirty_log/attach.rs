@@ -8,7 +8,7 @@ use super::digest::Digests;
 use super::start::is_supported;
 use super::{DirtyLog, Ledger, Phase, STEP_PAGES_DIGEST};
 use crate::addr::{IpaRange, PageSize, Vmid};
-use crate::address_space::{AddressSpace, SpaceError};
+use crate::address_space::{AddressSpace, DmaView, SpaceError};
 use crate::hw::{Barrier, DmaTlb, Platform};
 use crate::stage2::{DmaWalker, Harvest, Retired, ViewError, Walker};
 
@@ -99,7 +99,7 @@ impl DirtyLog {
         };
         match attach(platform, space, on.range, walker, tier) {
             Ok((index, retired)) => {
-                on.dma_retired[index] = Some(retired);
+                on.dma_retired[index] = retired;
                 if let (Some(digests), Some(ledger)) = (digests, &mut space.ledger) {
                     ledger.digests = Some(digests);
                     on.step_pages = STEP_PAGES_DIGEST;
@@ -156,20 +156,27 @@ impl DirtyLog {
     }
 }
 
-/// Adds a view to a log of `logged`: its index, and room for the tables that a stop of the log will unlink.
+/// Adds a view to a log of `logged`: its index, and room for the tables that a stop of the log will unlink, where the
+/// log changes anything in it.
 fn attach<'d, P: Platform, D: DmaTlb>(
     platform: &P,
     space: &mut AddressSpace<'d, D>,
     logged: IpaRange,
     walker: DmaWalker<'d, D>,
     tier: DmaTier,
-) -> Result<(usize, Retired), SpaceError> {
+) -> Result<(usize, Option<Retired>), SpaceError> {
     // At most a table for each 2 MiB of the range, and one at either end.
     let roots = logged.bytes().div_ceil(PageSize::Size2M.bytes()) + 2;
     let frames = Retired::frames_for(usize::try_from(roots).unwrap_or(usize::MAX));
     let reserve = platform.reserve(frames)?;
     match space.insert_dma_view(platform, walker, tier) {
-        Ok(index) => Ok((index, Retired::new(reserve))),
+        Ok(index) if space.dma[index].as_ref().is_some_and(DmaView::takes_part) => {
+            Ok((index, Some(Retired::new(reserve))))
+        }
+        Ok(index) => {
+            platform.unreserve(reserve);
+            Ok((index, None))
+        }
         Err(error) => {
             platform.unreserve(reserve);
             Err(error)

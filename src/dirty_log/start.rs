@@ -8,8 +8,8 @@ use super::{
     Splitting, Stage, Starting, Stopping,
 };
 use crate::addr::{IpaRange, PAGE_SHIFT, PageSize};
-use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
-use crate::frames::{FrameReserve, OutOfFrames};
+use crate::address_space::{AddressSpace, DmaView, MAX_DMA_VIEWS};
+use crate::frames::{FrameReserve, Frames, OutOfFrames};
 use crate::hw::{DmaTlb, Platform};
 use crate::sabotage;
 use crate::stage2::{Count, LeafState, Retired, Split, SplitNeeds, View, ViewError, Walker};
@@ -130,7 +130,8 @@ impl DirtyLog {
             return Err(LogError::OutsideRam(outside));
         }
         let cpu = Count::new(range, granule);
-        let dma = space.dma.each_ref().map(|view| view.as_ref().map(|_| Count::new(range, granule)));
+        let logged = |view: &Option<DmaView<'_, D>>| view.as_ref().is_some_and(DmaView::takes_part);
+        let dma = space.dma.each_ref().map(|view| logged(view).then(|| Count::new(range, granule)));
         space.begin_change(range);
         self.phase = Phase::Starting(Starting {
             request,
@@ -163,9 +164,10 @@ impl DirtyLog {
         }
         let Stage::Splitting(splitting) = &mut starting.stage else { return Ok(more) };
         match splitting.step(platform, space) {
-            Ok(Stepped { done, blocks }) => {
+            Ok(Stepped { done, blocks, held }) => {
                 starting.blocks += blocks;
                 self.statistics.blocks_split += blocks;
+                self.statistics.holds += u64::from(held);
                 if !done {
                     return Ok(more);
                 }
@@ -264,16 +266,25 @@ impl Counting {
         for (i, (count, view)) in self.dma.iter().zip(&space.dma).enumerate() {
             if let (Some(count), Some(view)) = (count, view) {
                 let (split, retired) = split(count.needs(), initial_state(view.tier));
-                dma[i] = (!sabotage::NO_DMA_SPLIT).then_some(split);
+                dma[i] = unless(sabotage::NO_DMA_SPLIT, platform, split);
                 dma_retired[i] = Some(retired);
             }
         }
         let (cpu, cpu_retired) = split(self.cpu.needs(), LeafState::WritableClean);
         platform.unreserve(reserve);
         let on = On { range, step_pages: STEP_PAGES, cpu_retired, dma_retired, untrusted: false };
-        let cpu = (!sabotage::NO_CPU_SPLIT).then_some(cpu);
+        let cpu = unless(sabotage::NO_CPU_SPLIT, platform, cpu);
         Splitting { on, preparing: None, undigested: None, cpu, dma }
     }
+}
+
+/// `split`, which is given up where a fault that is built in says so.
+fn unless(sabotaged: bool, platform: &impl Frames, split: Split) -> Option<Split> {
+    if sabotaged {
+        split.end(platform);
+        return None;
+    }
+    Some(split)
 }
 
 /// What a step of a start has done.
@@ -282,11 +293,13 @@ struct Stepped {
     done: bool,
     /// Blocks it has split.
     blocks: u64,
+    /// vCPUs were held for it.
+    held: bool,
 }
 
 impl Stepped {
     const fn part(blocks: u64) -> Self {
-        Self { done: false, blocks }
+        Self { done: false, blocks, held: false }
     }
 }
 
@@ -301,14 +314,16 @@ impl Splitting {
             return Ok(Stepped::part(0));
         }
         if self.cpu.is_some() {
-            return split_step(platform, &mut self.cpu, &mut space.cpu).map(Stepped::part);
+            let blocks = split_step(platform, &mut self.cpu, &mut space.cpu)?;
+            return Ok(Stepped { done: false, blocks, held: blocks > 0 && !space.cpu.walker.direct });
         }
         for (split, view) in self.dma.iter_mut().zip(space.dma.iter_mut()) {
             if let (Some(_), Some(view)) = (&split, view) {
                 return split_step(platform, split, &mut view.view).map(Stepped::part);
             }
         }
-        for view in space.dma.iter().flatten() {
+        let split = space.dma.iter().zip(&self.on.dma_retired).filter(|(_, retired)| retired.is_some());
+        for view in split.filter_map(|(view, _)| view.as_ref()) {
             if !sabotage::NO_SPLIT_INVALIDATION {
                 view.view.walker.invalidate(platform, &view.view.tree)?;
             }
@@ -316,7 +331,7 @@ impl Splitting {
                 view.view.walker.invalidate(platform, &view.view.tree)?;
             }
         }
-        Ok(Stepped { done: true, blocks: 0 })
+        Ok(Stepped { done: true, blocks: 0, held: false })
     }
 
     /// Does a bounded part of making the ledger; `true` when it is made, and in use.

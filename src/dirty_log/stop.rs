@@ -90,7 +90,12 @@ impl DirtyLog {
             };
             space.begin_change(on.range);
             let merge = Merge::new(on.range);
-            let dma = on.dma_retired.each_ref().map(|r| r.as_ref().map(|_| Merge::new(on.range)));
+            let mut dma = on.dma_retired.each_ref().map(|r| r.as_ref().map(|_| Merge::new(on.range)));
+            for (merge, view) in dma.iter_mut().zip(&space.dma) {
+                if view.as_ref().is_some_and(|view| !view.changes_size()) {
+                    *merge = merge.take().map(Merge::leaves_only);
+                }
+            }
             // A start that is undone goes on with the step its caller has.
             let steps = if abandoned.is_some() { steps.saturating_sub(1) } else { 0 };
             Phase::Stopping(Stopping { on, cpu: Some(merge), dma, invalidated: false, abandoned, steps })
@@ -121,18 +126,26 @@ impl Stopping {
         let on = &mut self.on;
         if self.cpu.is_some() {
             let retired = &mut on.cpu_retired;
-            statistics.blocks_merged += merge_step(platform, &mut self.cpu, &mut space.cpu, retired, whole)?;
+            let blocks = merge_step(platform, &mut self.cpu, &mut space.cpu, retired, whole)?;
+            statistics.blocks_merged += blocks;
+            statistics.holds += u64::from(blocks > 0 && !space.cpu.walker.direct);
             return Ok(false);
         }
         let views = space.dma.iter_mut().zip(on.dma_retired.iter_mut());
         for (merge, (view, retired)) in self.dma.iter_mut().zip(views) {
             if let (Some(_), Some(view), Some(retired)) = (&merge, view, retired) {
-                statistics.blocks_merged += merge_step(platform, merge, &mut view.view, retired, whole)?;
+                match merge_step(platform, merge, &mut view.view, retired, whole) {
+                    Ok(blocks) => statistics.blocks_merged += blocks,
+                    // Hardware does not answer: no size is changed any more, but what is clean must not stay so.
+                    Err(ViewError::Dma(_)) => *merge = merge.take().map(Merge::leaves_only),
+                    Err(error) => return Err(error),
+                }
                 return Ok(false);
             }
         }
         if !self.invalidated {
-            for view in space.dma.iter().flatten() {
+            let merged = space.dma.iter().zip(&on.dma_retired).filter(|(_, retired)| retired.is_some());
+            for view in merged.filter_map(|(view, _)| view.as_ref()) {
                 view.view.walker.invalidate(platform, &view.view.tree)?;
             }
             self.invalidated = true;

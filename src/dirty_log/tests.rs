@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod digest;
 mod reading;
+mod sizes;
 
 use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 

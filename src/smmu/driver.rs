@@ -3,7 +3,7 @@
 use spin::Mutex;
 
 use crate::addr::{StreamId, Vmid};
-use crate::hw::{CommandCounts, DmaTlb, DmaTlbError, Platform, Scope};
+use crate::hw::{CommandCounts, DmaTlb, DmaTlbError, Platform, Scope, SizeChange};
 
 use super::bring_up::{self, Sizes};
 use super::command_queue::CommandQueue;
@@ -11,7 +11,7 @@ use super::device::{Device, Statistics};
 use super::error::{CommandError, SmmuError};
 use super::event_queue::{Drained, EventQueue};
 use super::fault::FaultEvent;
-use super::features::{Features, Limits};
+use super::features::{Bbml, Features, Limits};
 use super::global_error::GlobalErrors;
 use super::invalidate::Invalidation;
 use super::registers::Registers;
@@ -216,5 +216,13 @@ impl<P: Platform, R: Registers> DmaTlb for Smmu<'_, P, R> {
     fn commands(&self) -> CommandCounts {
         let Statistics { commands, tlbi_vmall, tlbi_ipa, syncs, .. } = self.statistics();
         CommandCounts { all: commands, tlbi_vmall, tlbi_ipa, syncs }
+    }
+
+    fn size_change(&self) -> SizeChange {
+        match self.features.bbml {
+            Bbml::Level0 => SizeChange::Never,
+            Bbml::Level1 => SizeChange::ThroughNt,
+            Bbml::Level2 => SizeChange::Direct,
+        }
     }
 }

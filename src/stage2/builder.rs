@@ -5,7 +5,7 @@ use crate::frames::{FrameReserve, Frames};
 use crate::hw::{Cpu, Memory};
 use crate::stage2::Rights;
 use crate::stage2::descriptor::{self, Leaf, LeafState, entry_bytes};
-use crate::stage2::tree::{Contents, ENTRIES};
+use crate::stage2::tree::{Contents, ENTRIES, free_table};
 
 /// What an entry of a new table shall be.
 pub(crate) enum Plan {
@@ -117,7 +117,7 @@ pub(crate) struct Built {
 }
 
 /// Builds the table at `level` that translates from `base`, and all tables below it, out of `reserve`, which holds
-/// at least as many frames as [`count`] says; `None` where it does not. Where `clean` is set the tables are cleaned
+/// at least as many frames as [`count`] says; `None`, and nothing is kept, where it does not. Where `clean` is set the tables are cleaned
 /// to the point of coherency. Nothing points at the result; a barrier is due before something does.
 pub(crate) fn build<P: Memory + Frames + Cpu>(
     platform: &P,
@@ -135,14 +135,18 @@ pub(crate) fn build<P: Memory + Frames + Cpu>(
         platform.relax();
     } else {
         let mut words = [0; ENTRIES];
-        for (word, at) in words.iter_mut().zip(entries(level, base)) {
-            *word = match layout.plan(level, at) {
+        for (i, at) in entries(level, base).enumerate() {
+            words[i] = match layout.plan(level, at) {
                 Plan::Word(word) => {
                     *contents.leaves.at(level) += word & descriptor::VALID;
                     word
                 }
                 Plan::Table => {
-                    let below = build(platform, layout, level + 1, at, reserve, clean)?;
+                    let Some(below) = build(platform, layout, level + 1, at, reserve, clean) else {
+                        platform.fill(table, ENTRIES, |i| words[i]);
+                        free_table(platform, table, level);
+                        return None;
+                    };
                     contents.tables += below.contents.tables;
                     contents.leaves.add(below.contents.leaves);
                     descriptor::table(below.table)

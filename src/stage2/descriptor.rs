@@ -151,6 +151,12 @@ impl Leaf {
         Pa(self.word & ADDRESS & !(entry_bytes(self.level) - 1))
     }
 
+    /// Whether it is a block with nT set.
+    #[must_use]
+    pub const fn has_nt(self) -> bool {
+        self.level < 3 && self.word & BLOCK_NT != 0
+    }
+
     /// What it permits.
     #[must_use]
     pub const fn rights(self) -> Rights {

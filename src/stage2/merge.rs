@@ -5,7 +5,7 @@ use crate::frames::Frames;
 use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::descriptor::{self, Entry, Leaf, S2AP_WRITE, entry_bytes};
 use crate::stage2::tree::{Contents, ENTRIES, LeafCounts, Slot, Tree};
-use crate::stage2::view::{BATCH, Batch, Swap, View, ViewError, Walker};
+use crate::stage2::view::{BATCH, Batch, Published, Swap, View, ViewError, Walker};
 use crate::stage2::{Retired, Rights};
 
 /// A merge under way: stepped, so that no step is long.
@@ -18,6 +18,8 @@ pub struct Merge {
     looked: u64,
     /// Up to where, at each level, the table below is known not to form a block: it is looked through once.
     refused: [Ipa; 3],
+    /// No size is changed: leaves are made dirty, and that is all.
+    leaves_only: bool,
 }
 
 /// Leaves looked at one by one in one step at the most.
@@ -32,7 +34,15 @@ impl Merge {
     /// otherwise until it has ended.
     #[must_use]
     pub const fn new(range: IpaRange) -> Self {
-        Self { range, at: range.start(), blocks: 0, looked: 0, refused: [Ipa(0); 3] }
+        Self { range, at: range.start(), blocks: 0, looked: 0, refused: [Ipa(0); 3], leaves_only: false }
+    }
+
+    /// From now on it merges nothing, and makes leaves dirty alone: for a walker that can't bear changes of size, or
+    /// whose hardware does not answer.
+    #[must_use]
+    pub const fn leaves_only(mut self) -> Self {
+        self.leaves_only = true;
+        self
     }
 
     /// Blocks made so far.
@@ -46,7 +56,8 @@ impl Merge {
     /// [`View::free_retired`] after an invalidation of the view; where `retired` has no room, tables stay.
     ///
     /// # Errors
-    /// A walker could not be stopped, or a descriptor was changed by somebody else.
+    /// A walker could not be stopped, an invalidation did not complete, or a descriptor was changed by somebody else. What
+    /// was merged before that stays so, and is on `retired`.
     pub fn step<P, W>(
         &mut self,
         platform: &P,
@@ -59,7 +70,7 @@ impl Merge {
         W: Walker<P>,
     {
         let (mut batch, from) = (Batch::new(), self.at);
-        let room = retired.room().min(BATCH);
+        let room = if self.leaves_only { 0 } else { retired.room().min(BATCH) };
         self.looked = 0;
         for _ in 0..STEP_LEAVES {
             if self.at >= self.range.end()
@@ -68,7 +79,7 @@ impl Merge {
             {
                 break;
             }
-            let slot = match self.find(&view.tree, platform, |r| room > 0 && whole(r)) {
+            let slot = match self.find(&view.tree, platform, room > 0, &whole) {
                 Found::Block(swap) => {
                     batch.push(swap);
                     swap.slot
@@ -93,18 +104,20 @@ impl Merge {
         &mut self,
         tree: &Tree,
         platform: &(impl Memory + Cpu),
-        may_merge: impl Fn(IpaRange) -> bool,
+        room: bool,
+        whole: impl Fn(IpaRange) -> bool,
     ) -> Found {
         let mut slot = tree.root_slot(self.at);
         loop {
             let table = match slot.entry(platform) {
                 Entry::Absent => return Found::Nothing(slot),
+                Entry::Leaf(leaf) if leaf.has_nt() && room => return Found::Block(without_nt(slot, leaf)),
                 Entry::Leaf(leaf) => return Found::Leaf(slot, leaf),
                 Entry::Table(table) => table,
             };
             let level = slot.level;
-            let refused = level == 0 || self.at < self.refused[usize::from(level)];
-            if !refused && slot.range().is_some_and(&may_merge) {
+            let refused = !room || level == 0 || self.at < self.refused[usize::from(level)];
+            if !refused && slot.range().is_some_and(&whole) {
                 let mut contents = Contents::default();
                 let block = uniform(platform, table, level + 1, &mut contents);
                 self.looked += contents.tables;
@@ -132,15 +145,16 @@ impl Merge {
         if batch.swaps().is_empty() {
             return Ok(());
         }
-        view.walker.publish(platform, &view.tree, batch)?;
-        self.blocks += batch.swaps().len() as u64;
-        for swap in batch.swaps() {
+        let Published { replaced, result } = view.walker.publish(platform, &view.tree, batch);
+        self.blocks += replaced as u64;
+        for swap in &batch.swaps()[..replaced] {
             view.tree.lost(swap.contents.leaves);
             view.tree.gained(Contents { tables: 0, leaves: LeafCounts::one(swap.slot.level) });
             if let Entry::Table(table) = Entry::at(swap.slot.level, swap.old) {
                 retired.push(platform, table, swap.slot.level + 1);
             }
         }
+        result?;
         if view.walker.publishes_invalidated() {
             view.free_retired(platform, retired);
         }
@@ -165,6 +179,13 @@ enum Found {
     Block(Swap),
     Leaf(Slot, Leaf),
     Nothing(Slot),
+}
+
+/// A block that has kept nT from a merge during which hardware stopped answering, and the same without.
+fn without_nt(slot: Slot, leaf: Leaf) -> Swap {
+    let new = descriptor::leaf(slot.level, leaf.pa(), leaf.rights());
+    let contents = Contents { tables: 0, leaves: LeafCounts::one(slot.level) };
+    Swap { slot, old: leaf.word, new, contents }
 }
 
 /// What a table at `level` translates to where one block could stand for it: its leaves are adjacent, permit the

@@ -10,6 +10,7 @@ mod format;
 mod harvest;
 mod map;
 mod merge;
+mod nt;
 mod retired;
 mod split;
 #[cfg(test)]
@@ -26,5 +27,5 @@ pub use merge::Merge;
 pub use retired::Retired;
 pub use split::{Count, Split, SplitNeeds};
 pub use tree::{LeafCounts, Tree};
-pub use view::{Batch, CpuWalker, DmaWalker, View, ViewError, Walker};
+pub use view::{Batch, CpuWalker, DmaWalker, Published, View, ViewError, Walker};
 pub use vtcr::VtcrOptions;

@@ -7,7 +7,7 @@ use crate::stage2::Tree;
 use crate::stage2::builder::{self, SplitLayout};
 use crate::stage2::descriptor::{self, Entry, Leaf, LeafState, S2AP_WRITE, entry_bytes};
 use crate::stage2::tree::{LeafCounts, Slot, free_table};
-use crate::stage2::view::{Batch, Swap, View, ViewError, Walker};
+use crate::stage2::view::{Batch, Published, Swap, View, ViewError, Walker};
 
 /// What a split takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,8 +103,8 @@ impl Split {
     /// invalidated owes nothing; any other owes one invalidation after the last step.
     ///
     /// # Errors
-    /// Where it reports [`ViewError::HoldTimeout`] the step has split nothing and given back what it had built; what
-    /// it had cleaned already stays clean. The split is to be given up.
+    /// What the step had built and not linked has been given back; what it had linked, or cleaned already, stays so. The
+    /// split is to be given up.
     pub fn step<P, W>(&mut self, platform: &P, view: &mut View<W>) -> Result<bool, ViewError>
     where
         P: Memory + Frames + Cpu,
@@ -120,7 +120,8 @@ impl Split {
             let (slot, entry) = view.tree.walk(platform, self.at);
             let Some(entry_range) = slot.range() else { break };
             if let Some(block) = block_to_split(entry, self.inside) {
-                batch.push(self.prepare(platform, view, slot, block)?);
+                let swap = self.prepare(platform, view, slot, block);
+                batch.push(swap.inspect_err(|_| discard(platform, batch.swaps()))?);
             } else if let Entry::Leaf(leaf) = entry {
                 cleaned |= self.settle(platform, slot, leaf);
             }
@@ -177,23 +178,21 @@ impl Split {
             }
             return Ok(());
         }
-        let published = view.walker.publish(platform, &view.tree, batch);
-        if published == Err(ViewError::HoldTimeout) {
-            discard(platform, batch);
-        }
-        published?;
-        self.blocks += batch.swaps().len() as u64;
-        for swap in batch.swaps() {
+        let Published { replaced, result } = view.walker.publish(platform, &view.tree, batch);
+        let (linked, unlinked) = batch.swaps().split_at(replaced);
+        discard(platform, unlinked);
+        self.blocks += linked.len() as u64;
+        for swap in linked {
             view.tree.lost(LeafCounts::one(swap.slot.level));
             view.tree.gained(swap.contents);
         }
-        Ok(())
+        result
     }
 }
 
-/// Frees the sub-trees of a batch of which nothing was published.
-fn discard(platform: &(impl Memory + Frames), batch: &Batch) {
-    for swap in batch.swaps() {
+/// Frees sub-trees of which nothing was linked.
+fn discard(platform: &(impl Memory + Frames), swaps: &[Swap]) {
+    for swap in swaps {
         if let Entry::Table(table) = Entry::at(swap.slot.level, swap.new) {
             free_table(platform, table, swap.slot.level + 1);
         }

@@ -1,15 +1,16 @@
 //! The engine on fake memory: shapes, words, and the order of stores, barriers and invalidations.
 
 mod bad_input;
+mod nt;
 
 use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};
 use crate::fake::{Event, Fake, FakeTlb, take_trace};
 use crate::frames::Frames;
-use crate::hw::{Barrier, DmaTlbError, HoldTimeout, Tlbi, Vttbr};
+use crate::hw::{Barrier, Cpu, DmaTlbError, HoldTimeout, SizeChange, Tlbi, Vttbr};
 use crate::stage2::descriptor::{self, LeafState};
 use crate::stage2::{
-    Count, CpuWalker, DmaWalker, Format, Harvest, MapError, Mapping, Merge, Retired, Rights, Split,
-    SplitNeeds, Tree, View, ViewError, Walker,
+    Count, CpuWalker, DmaWalker, Format, Harvest, MapError, Mapping, Merge, Published, Retired, Rights,
+    Split, SplitNeeds, Tree, View, ViewError, Walker,
 };
 
 const M: u64 = 1 << 20;
@@ -38,7 +39,7 @@ fn map(fake: &Fake, tree: &mut Tree, range: IpaRange, pa: Pa) -> Result<(), MapE
 fn cpu_view(fake: &Fake, bytes: u64) -> View<CpuWalker> {
     let mut tree = tree(fake);
     map(fake, &mut tree, range(RAM.0, bytes), PA).unwrap();
-    View { tree, walker: CpuWalker { vmid: Vmid(3) } }
+    View { tree, walker: CpuWalker { vmid: Vmid(3), direct: false } }
 }
 
 fn dma_view<'d>(fake: &Fake, tlb: &'d FakeTlb, bytes: u64, coherent: bool) -> View<DmaWalker<'d, FakeTlb>> {
@@ -237,6 +238,71 @@ fn a_cpu_view_changes_size_by_batched_break_before_make() {
 }
 
 #[test]
+fn a_cpu_view_of_cores_that_never_abort_changes_size_by_one_swap_a_block_and_holds_nobody() {
+    let fake = Fake::new(16);
+    let mut view = cpu_view(&fake, 4 * M);
+    view.walker.direct = true;
+    let words = [leaf_pa(&fake, &view.tree, RAM.0), leaf_pa(&fake, &view.tree, RAM.0 + 2 * M)];
+    let old = words.map(|pa| fake.read(pa));
+    take_trace();
+    split(&fake, &mut view, range(RAM.0, 4 * M), LeafState::WritableClean);
+    let new = words.map(|pa| fake.read(pa));
+    let vttbr = Vttbr { vmid: Vmid(3), root: view.tree.root() };
+    let visible: Vec<_> = take_trace().into_iter().filter(|e| !matches!(e, Event::Fill(..))).collect();
+    assert_eq!(
+        visible,
+        [
+            Event::Barrier(Barrier::DsbIshst),
+            Event::Swap(words[0], old[0], new[0]),
+            Event::Swap(words[1], old[1], new[1]),
+            Event::Barrier(Barrier::DsbIshst),
+            Event::Tlbi(vttbr, Tlbi::VmallS12E1Is),
+            Event::Barrier(Barrier::DsbIsh),
+        ]
+    );
+    assert_eq!(merge(&fake, &mut view, range(RAM.0, 4 * M)), 2);
+    assert!(!take_trace().contains(&Event::Hold));
+}
+
+#[test]
+fn a_split_that_meets_a_foreign_descriptor_keeps_what_it_linked_and_frees_the_rest() {
+    for direct in [false, true] {
+        let fake = Fake::new(16);
+        let mut view = cpu_view(&fake, 4 * M);
+        view.walker.direct = direct;
+        let free = fake.free_frames();
+        let foreign = leaf_pa(&fake, &view.tree, RAM.0 + 2 * M);
+        let mut split = Split::new(
+            range(RAM.0, 4 * M),
+            PageSize::Size4K,
+            LeafState::WritableClean,
+            fake.reserve(2).unwrap(),
+        );
+        // Somebody else takes the second block away between the look at it and the swap.
+        let word = fake.read(foreign);
+        fake.intruder.set(Some((fake.now_us() + 2, foreign, word | descriptor::CONTIGUOUS)));
+        assert_eq!(split.step(&fake, &mut view), Err(ViewError::Foreign(word | descriptor::CONTIGUOUS)));
+        split.end(&fake);
+        let linked = u64::from(direct);
+        assert_eq!(blocks_and_pages(&view.tree), (0, 2 - linked, 512 * linked));
+        assert_eq!((view.tree.tables(), fake.free_frames()), (2 + linked, free - linked as usize));
+    }
+}
+
+#[test]
+fn a_reservation_that_is_too_small_costs_no_frame() {
+    let fake = Fake::new(600);
+    let mut view = cpu_view(&fake, G);
+    let free = fake.free_frames();
+    // One table for the block, and those of the first two of 512 below.
+    let mut split =
+        Split::new(range(RAM.0, G), PageSize::Size4K, LeafState::WritableClean, fake.reserve(3).unwrap());
+    assert_eq!(split.step(&fake, &mut view), Err(ViewError::ReserveShort));
+    split.end(&fake);
+    assert_eq!((fake.free_frames(), blocks_and_pages(&view.tree)), (free, (1, 0, 0)));
+}
+
+#[test]
 fn a_vcpu_that_cannot_be_held_leaves_the_view_and_the_frames_as_they_were() {
     let fake = Fake::new(16);
     let mut view = cpu_view(&fake, 4 * M);
@@ -287,9 +353,28 @@ fn for_a_walker_that_is_not_coherent_tables_are_cleaned_before_the_link_and_the_
             // A DSB of stores alone would not wait for the clean.
             Event::Barrier(Barrier::DsbSy),
             Event::Swap(word, old, new),
-            Event::Clean(word, 8),
+            Event::Clean(word, 64),
         ]
     );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "256 MiB take Miri too long")]
+fn for_a_walker_that_is_not_coherent_each_cache_line_of_links_is_cleaned_once_a_pass() {
+    for (size_change, passes) in [(SizeChange::Direct, 1), (SizeChange::ThroughNt, 2)] {
+        let (fake, tlb) = (Fake::new(300), FakeTlb::default());
+        tlb.size_change.set(Some(size_change));
+        // 128 blocks of 2 MiB, whose descriptors fill 16 lines of 64 bytes, in two batches.
+        let mut view = dma_view(&fake, &tlb, 256 * M, false);
+        let lines = |trace: Vec<Event>| trace.iter().filter(|e| matches!(e, Event::Clean(_, 64))).count();
+        take_trace();
+        split(&fake, &mut view, range(RAM.0, 256 * M), LeafState::WritableDirty);
+        let trace = take_trace();
+        let tables = trace.iter().filter(|e| matches!(e, Event::Clean(_, 4096))).count();
+        assert_eq!((tables, lines(trace)), (128, 16 * passes));
+        merge(&fake, &mut view, range(RAM.0, 256 * M));
+        assert_eq!(lines(take_trace()), 16 * passes);
+    }
 }
 
 #[test]
@@ -329,12 +414,14 @@ fn an_update_by_hardware_between_look_and_swap_does_not_stop_a_split() {
     let swap = |old, new| crate::stage2::view::Swap { slot, old, new, contents: Default::default() };
     batch.push(swap(fake.read(word), descriptor::table(Pa(0x5000))));
     fake.or_behind(word, descriptor::S2AP_WRITE);
-    assert_eq!(view.walker.publish(&fake, &view.tree, &batch), Ok(()));
+    let published = view.walker.publish(&fake, &view.tree, &batch);
+    assert_eq!(published, Published { replaced: 1, result: Ok(()) });
     assert_eq!(fake.read(word), 0x5003);
     // Whatever else changed is nobody's but the owner's.
     let mut batch = crate::stage2::Batch::new();
     batch.push(swap(dirty_block, descriptor::table(Pa(0x6000))));
-    assert_eq!(view.walker.publish(&fake, &view.tree, &batch), Err(ViewError::Foreign(0x5003)));
+    let published = view.walker.publish(&fake, &view.tree, &batch);
+    assert_eq!(published, Published { replaced: 0, result: Err(ViewError::Foreign(0x5003)) });
     map(&fake, &mut view.tree, range(8 * G, 0x1000), PA).unwrap();
 }
 
@@ -360,7 +447,7 @@ fn a_table_with_a_hole_or_a_foreign_page_is_not_merged_but_made_dirty() {
     map(&fake, &mut tree, range(RAM.0, 2 * M - 0x1000), PA).unwrap();
     map(&fake, &mut tree, range(RAM.0 + 2 * M - 0x1000, 0x1000), PA.offset(16 * M)).unwrap();
     map(&fake, &mut tree, range(RAM.0 + 4 * M, 0x1000), PA).unwrap();
-    let mut view = View { tree, walker: CpuWalker { vmid: Vmid(3) } };
+    let mut view = View { tree, walker: CpuWalker { vmid: Vmid(3), direct: false } };
     let all = range(RAM.0, 6 * M);
     view.tree.harvest(&fake, all, Harvest::Clean, |_, _| {});
     assert_eq!(dirty(&fake, &view, all, Harvest::Keep), []);

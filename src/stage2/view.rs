@@ -3,10 +3,10 @@
 use core::fmt;
 
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};
-use crate::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, Tlbi, Vttbr, Word};
+use crate::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, SizeChange, Tlbi, Vttbr, Word};
 use crate::stage2::descriptor::{AF, S2AP_WRITE};
 use crate::stage2::tree::{Contents, Slot};
-use crate::stage2::{LeafCounts, Tree};
+use crate::stage2::{LeafCounts, Tree, nt};
 
 /// Why a change of a view did not complete. What was unlinked by it must not be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum ViewError {
     Foreign(u64),
     /// A reservation was smaller than what was counted.
     ReserveShort,
+    /// The walker can't bear changes of size ([`SizeChange::Never`]).
+    SizeFixed,
 }
 
 impl fmt::Display for ViewError {
@@ -31,6 +33,7 @@ impl fmt::Display for ViewError {
             }
             Self::Foreign(word) => write!(f, "a descriptor was changed by somebody else: {word:#018x}"),
             Self::ReserveShort => f.write_str("fewer table frames were reserved than are needed"),
+            Self::SizeFixed => f.write_str("the SMMU can't bear that a translation's size changes"),
         }
     }
 }
@@ -83,6 +86,23 @@ impl Batch {
     }
 }
 
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// So many of its descriptors, the first ones, were replaced. The others are as they were, and what was to come in
+    /// their place was never linked.
+    pub replaced: usize,
+    /// Whether that is all, and every invalidation on the way completed.
+    pub result: Result<(), ViewError>,
+}
+
+impl Published {
+    /// Nothing was replaced.
+    const fn none(error: ViewError) -> Self {
+        Self { replaced: 0, result: Err(error) }
+    }
+}
+
 /// Who walks a tree, and what it takes to change a translation's size under it.
 pub trait Walker<P: Memory + Cpu> {
     /// Whether it sees stores without cache maintenance.
@@ -91,11 +111,10 @@ pub trait Walker<P: Memory + Cpu> {
     /// Whether [`Walker::publish`] has invalidated what it replaced when it returns.
     fn publishes_invalidated(&self) -> bool;
 
-    /// Replaces the descriptors of `batch`; the new tables they point at are whole.
-    ///
-    /// # Errors
-    /// The walker could not be stopped (nothing changed), or a descriptor was not what its owner left.
-    fn publish(&self, platform: &P, tree: &Tree, batch: &Batch) -> Result<(), ViewError>;
+    /// Replaces the descriptors of `batch`; the new tables they point at are whole. Where it goes wrong (the walker could
+    /// not be stopped, an invalidation did not complete, a descriptor was not what its owner left) the result says
+    /// which of them were replaced.
+    fn publish(&self, platform: &P, tree: &Tree, batch: &Batch) -> Published;
 
     /// Makes earlier stores to descriptors visible, removes all translations of the view, and returns when that
     /// has completed.
@@ -138,6 +157,9 @@ pub struct View<W> {
 pub struct CpuWalker {
     /// The view's VMID.
     pub vmid: Vmid,
+    /// Every PE that may run the VM has FEAT_BBM level 2 and is on a list of those known never to raise a TLB conflict
+    /// abort: sizes change under running vCPUs.
+    pub direct: bool,
 }
 
 impl CpuWalker {
@@ -146,21 +168,22 @@ impl CpuWalker {
     pub const fn vttbr(&self, tree: &Tree) -> Vttbr {
         Vttbr { vmid: self.vmid, root: tree.root() }
     }
-}
 
-impl<P: Memory + Cpu> Walker<P> for CpuWalker {
-    fn is_coherent(&self) -> bool {
-        true
+    /// Replaces the descriptors by others under running vCPUs.
+    fn swap(&self, platform: &(impl Memory + Cpu), tree: &Tree, batch: &Batch) -> Published {
+        platform.barrier(Barrier::DsbIshst);
+        let published = replace_all(platform, batch, |_| ());
+        invalidate_all(platform, self.vttbr(tree));
+        published
     }
 
-    fn publishes_invalidated(&self) -> bool {
-        true
-    }
-
-    fn publish(&self, platform: &P, tree: &Tree, batch: &Batch) -> Result<(), ViewError> {
+    /// Makes the descriptors invalid, and puts the others in their places, while no vCPU runs.
+    fn break_before_make(&self, platform: &(impl Memory + Cpu), tree: &Tree, batch: &Batch) -> Published {
         let vttbr = self.vttbr(tree);
-        platform.hold(vttbr).map_err(|_| ViewError::HoldTimeout)?;
-        let broken = batch.swaps().iter().try_for_each(|swap| replace(platform, swap, 0));
+        if platform.hold(vttbr).is_err() {
+            return Published::none(ViewError::HoldTimeout);
+        }
+        let broken = batch.swaps().iter().try_for_each(|swap| replace(platform, swap, swap.old, 0));
         invalidate_all(platform, vttbr);
         for swap in batch.swaps() {
             let word = swap.slot.word(platform);
@@ -173,7 +196,26 @@ impl<P: Memory + Cpu> Walker<P> for CpuWalker {
         }
         platform.barrier(Barrier::DsbIsh);
         platform.release(vttbr);
-        broken
+        let replaced = if broken.is_ok() { batch.swaps().len() } else { 0 };
+        Published { replaced, result: broken }
+    }
+}
+
+impl<P: Memory + Cpu> Walker<P> for CpuWalker {
+    fn is_coherent(&self) -> bool {
+        true
+    }
+
+    fn publishes_invalidated(&self) -> bool {
+        true
+    }
+
+    fn publish(&self, platform: &P, tree: &Tree, batch: &Batch) -> Published {
+        if self.direct {
+            self.swap(platform, tree, batch)
+        } else {
+            self.break_before_make(platform, tree, batch)
+        }
     }
 
     fn invalidate(&self, platform: &P, tree: &Tree) -> Result<(), ViewError> {
@@ -193,8 +235,8 @@ fn invalidate_all(cpu: &impl Cpu, vttbr: Vttbr) {
     cpu.barrier(Barrier::DsbIsh);
 }
 
-/// The devices of a VM behind one SMMU, of BBML 2: sizes change by replacing one descriptor, and one invalidation
-/// at the end of the whole procedure (IHI 0070 §3.21.1.3).
+/// The devices of a VM behind one SMMU. Sizes change as that bears it ([`DmaTlb::size_change`]), and one invalidation is
+/// owed at the end of the whole procedure (IHI 0070 §3.21.1.2, §3.21.1.3).
 #[derive(Debug)]
 pub struct DmaWalker<'d, D> {
     /// The SMMU.
@@ -214,15 +256,19 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
         false
     }
 
-    fn publish(&self, platform: &P, _tree: &Tree, batch: &Batch) -> Result<(), ViewError> {
-        platform.barrier(Barrier::behind_tables(self.coherent));
-        for swap in batch.swaps() {
-            replace(platform, swap, swap.new)?;
+    fn publish(&self, platform: &P, _tree: &Tree, batch: &Batch) -> Published {
+        let stored = |swaps: &[Swap]| {
             if !self.coherent {
-                platform.clean_to_poc(swap.slot.pa, 8);
+                clean(platform, swaps);
             }
+        };
+        let invalidate = || self.tlb.invalidate(self.vmid, Scope::All).map_err(ViewError::Dma);
+        platform.barrier(Barrier::behind_tables(self.coherent));
+        match self.tlb.size_change() {
+            SizeChange::Direct => replace_all(platform, batch, stored),
+            SizeChange::ThroughNt => nt::publish(platform, batch, stored, invalidate),
+            SizeChange::Never => Published::none(ViewError::SizeFixed),
         }
-        Ok(())
     }
 
     fn invalidate(&self, _platform: &P, _tree: &Tree) -> Result<(), ViewError> {
@@ -246,16 +292,59 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
     }
 }
 
-/// Replaces `swap`'s descriptor by `new` in one atomic step. Hardware may set AF and S2AP\[1\] in the old one until
-/// then, each once, so that this ends after at most three tries.
-fn replace(memory: &impl Memory, swap: &Swap, new: u64) -> Result<(), ViewError> {
+/// Bytes cleaned at once: a cache line of nearly every core.
+const CLEANED_AT_ONCE: u64 = 64;
+
+/// Cleans the descriptors where `swaps` are made, in ascending order, to the point of coherency: each line once.
+fn clean(cpu: &impl Cpu, swaps: &[Swap]) {
+    let mut last = None;
+    for swap in swaps {
+        let line = swap.slot.pa.align_down(CLEANED_AT_ONCE);
+        if last.replace(line) != Some(line) {
+            cpu.clean_to_poc(line, CLEANED_AT_ONCE);
+        }
+    }
+}
+
+/// Replaces each descriptor of `batch` by its new one, up to one that is not what its owner left; `stored` is told of
+/// those that were replaced.
+fn replace_all(memory: &impl Memory, batch: &Batch, stored: impl Fn(&[Swap])) -> Published {
+    let published = replace_each(memory, batch.swaps(), |swap| (swap.old, swap.new));
+    stored(&batch.swaps()[..published.replaced]);
+    published
+}
+
+/// Replaces the descriptor at the place of each of `swaps`, the first of `words` of it by the second, up to one that is
+/// not.
+pub(super) fn replace_each(
+    memory: &impl Memory,
+    swaps: &[Swap],
+    words: impl Fn(&Swap) -> (u64, u64),
+) -> Published {
+    for (i, swap) in swaps.iter().enumerate() {
+        let (old, new) = words(swap);
+        if let Err(error) = replace(memory, swap, old, new) {
+            return Published { replaced: i, result: Err(error) };
+        }
+    }
+    Published { replaced: swaps.len(), result: Ok(()) }
+}
+
+/// Replaces the descriptor at `swap`'s place, which is `old`, by `new` in one atomic step. Hardware may set AF and
+/// S2AP\[1\] in the old one until then, each once, so that this ends after at most three tries.
+fn replace(memory: &impl Memory, swap: &Swap, old: u64, new: u64) -> Result<(), ViewError> {
     let word = swap.slot.word(memory);
-    let mut expected = swap.old;
+    let mut expected = old;
     while let Err(found) = word.compare_exchange(expected, new) {
-        if (found ^ swap.old) & !(AF | S2AP_WRITE) != 0 {
+        if !same_but_updated(found, old) {
             return Err(ViewError::Foreign(found));
         }
         expected = found;
     }
     Ok(())
+}
+
+/// Whether two descriptors differ at most in what hardware sets.
+pub(super) const fn same_but_updated(a: u64, b: u64) -> bool {
+    (a ^ b) & !(AF | S2AP_WRITE) == 0
 }

@@ -23,6 +23,8 @@ mod calls;
 #[cfg(target_os = "none")]
 mod devices;
 #[cfg(target_os = "none")]
+mod digest;
+#[cfg(target_os = "none")]
 mod dma;
 #[cfg(target_os = "none")]
 mod ending;
@@ -60,8 +62,8 @@ mod run {
     use guest_rt::{power, println, reason};
 
     use crate::{
-        aarch32, aborts, bad, calls, dma, ending, fuzz, marks, odd, pci, shadow, shadow_dma, stage1, start,
-        storm, undefined, waiting,
+        aarch32, aborts, bad, calls, digest, dma, ending, fuzz, marks, odd, pci, shadow, shadow_dma, stage1,
+        start, storm, undefined, waiting,
     };
 
     guest_rt::guest_main!(main);
@@ -74,8 +76,10 @@ mod run {
         ("aborts", aborts::what_is_not_there_answers_by_an_abort),
         ("bad", bad::every_bad_input_is_refused),
         ("cpu-off", ending::cpu_off),
+        ("digest", digest::a_copy_kept_by_the_log_is_equal_in_the_end),
         ("dma", dma::every_round_reports_what_devices_wrote),
         ("fault", ending::touches_what_is_not_there),
+        ("fault-cost", start::first_writes_have_their_price),
         ("fault-exec", ending::executes_a_device),
         ("fuzz", fuzz::random_calls_do_no_harm),
         ("marks", marks::tells_and_leaves_marks),
@@ -89,6 +93,7 @@ mod run {
         ("smc", calls::smc_is_not_supported),
         ("spam", ending::prints_much),
         ("stage1", stage1::own_translation_may_point_anywhere),
+        ("stage1-log", stage1::own_tables_are_logged),
         ("start", start::starts_once),
         ("storm", storm::random_calls_by_the_million),
         ("undefined", undefined::what_a_guest_may_not_have_is_undefined),

@@ -134,7 +134,7 @@ const LEFT: u64 = 0xf100_0000;
 /// The exceptions differ in more than FAR_EL1, which neither has, and what the injected one left as it was.
 fn same_but_for_flags(own: &Record, given: &Record) -> Checked {
     let fields = |r: &Record| [r.vector, r.pc, r.esr, r.spsr, r.pstate & !LEFT];
-    let read = if given.all_fields == 0 { LEFT & !(1 << 24) } else { LEFT };
+    let read = if given.fields & trial::ALL_FIELDS == 0 { LEFT & !(1 << 24) } else { LEFT };
     let expected = given.spsr & read;
     check!(given.pstate & LEFT == expected, "PSTATE {:#x} has other flags than {expected:#x}", given.pstate)?;
     let (own, given) = (fields(own), fields(given));

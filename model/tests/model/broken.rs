@@ -5,7 +5,8 @@ use std::cell::Cell;
 use strandline::addr::{Pa, Vmid};
 use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{
-    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, Tlbi, Vttbr, Word,
+    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr,
+    Word,
 };
 use strandline::smmu::Registers;
 use strandline::smmu::spec::pages::{Register32, Register64};
@@ -39,7 +40,7 @@ pub enum Fault {
     NoInvalidationBeforeFree,
     /// All leaves are cleaned by a load and a store each.
     LoadThenStore,
-    /// The CPU view's blocks are replaced under running vCPUs, and invalidated then.
+    /// Sizes change in the CPU view under running vCPUs.
     DirectSwap,
     /// vCPUs are held without a DSB.
     HoldWithoutDsb,
@@ -71,6 +72,18 @@ pub enum Fault {
     FullBarriers,
     /// A barrier of stores stands behind cache maintenance.
     StoreBarrierAfterClean,
+    /// Sizes change in DMA views as if the SMMU were of BBML 2.
+    SizesChangedDirectly,
+    /// Tables are linked without having been cleaned.
+    NoCleanBeforeLink,
+    /// What is swapped for a table is not cleaned.
+    NoCleanAfterSplit,
+    /// What is swapped for a block is not cleaned.
+    NoCleanAfterMerge,
+    /// nT is cleared from no block.
+    NtLeft,
+    /// What devices write past the caches is read through them.
+    NoCacheInvalidation,
 }
 
 /// Where the life of a log has come to.
@@ -89,22 +102,20 @@ pub struct Broken<'m> {
     pub fault: Fault,
     pub phase: Cell<Phase>,
     words: Vec<BrokenWord>,
-    swapping: Cell<bool>,
-    deferred: Cell<Option<(Vttbr, Tlbi)>>,
+    /// A DSB is owed to an invalidation.
+    invalidating: Cell<bool>,
 }
 
 /// A word that software changes wrongly.
 pub struct BrokenWord {
     word: ModelWord,
     fault: Fault,
-    shared: std::rc::Rc<Cell<Swapping>>,
+    shared: std::rc::Rc<Cell<Shared>>,
 }
 
 /// What the words of a machine must know of each other.
 #[derive(Clone, Copy, Default)]
-struct Swapping {
-    /// Break-before-make is being replaced by a direct swap.
-    direct: bool,
+struct Shared {
     /// A sync is under way.
     cleaning: bool,
     /// The last thing stored was a run of words.
@@ -114,6 +125,7 @@ struct Swapping {
 }
 
 const DBM: u64 = 1 << 51;
+const NT: u64 = 1 << 16;
 /// Bits that every leaf for RAM has: MemAttr, S2AP\[0\], SH, AF, valid.
 const RAM_LEAF: u64 = 0x77d;
 
@@ -132,7 +144,7 @@ impl BrokenWord {
                     Fault::UnalignedLevel => 0x1600,
                     _ => 0x401,
                 };
-                self.shared.set(Swapping { second: Some(word1 | RAM.0), ..self.shared.get() });
+                self.shared.set(Shared { second: Some(word1 | RAM.0), ..self.shared.get() });
                 value & !0xff | 0x2a | 11 << 20
             }
             Fault::NoInvalidationAtBringUp if value == 0x30 => 0x46,
@@ -152,22 +164,20 @@ impl Word for BrokenWord {
     }
 
     fn store(&self, value: u64) {
-        let mut swapping = self.shared.get();
-        let value = swapping.second.take().unwrap_or(value);
-        swapping.filled = false;
-        self.shared.set(swapping);
+        let mut shared = self.shared.get();
+        let value = shared.second.take().unwrap_or(value);
+        shared.filled = false;
+        self.shared.set(shared);
         self.word.store(self.distort(value));
     }
 
     fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
-        if self.fault == Fault::DirectSwap && self.shared.get().direct && new == 0 {
-            return Ok(current);
-        }
         self.word.compare_exchange(self.distort(current), self.distort(new))
     }
 
     fn fetch_and(&self, mask: u64) -> u64 {
-        self.word.fetch_and(mask)
+        let clears_nt = mask == !NT;
+        self.word.fetch_and(if clears_nt && self.fault == Fault::NtLeft { u64::MAX } else { mask })
     }
 
     fn fetch_or(&self, mask: u64) -> u64 {
@@ -177,34 +187,21 @@ impl Word for BrokenWord {
 
 impl<'m> Broken<'m> {
     pub fn new(machine: &'m Machine, fault: Fault) -> Self {
-        let shared = std::rc::Rc::new(Cell::new(Swapping::default()));
+        let shared = std::rc::Rc::new(Cell::new(Shared::default()));
         let word = |word: &ModelWord| BrokenWord { word: word.clone(), fault, shared: shared.clone() };
         let words = machine.all_words().iter().map(word).collect();
-        Self {
-            machine,
-            fault,
-            phase: Cell::new(Phase::Setup),
-            words,
-            swapping: Cell::new(false),
-            deferred: Cell::new(None),
-        }
+        Self { machine, fault, phase: Cell::new(Phase::Setup), words, invalidating: Cell::new(false) }
     }
 
     /// Where the life of the log has come to.
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         let shared = &self.words[0].shared;
-        shared.set(Swapping { cleaning: phase == Phase::Sync, ..shared.get() });
+        shared.set(Shared { cleaning: phase == Phase::Sync, ..shared.get() });
     }
 
     fn during(&self, fault: Fault, phase: Phase) -> bool {
         self.fault == fault && self.phase.get() == phase
-    }
-
-    fn set_direct(&self, direct: bool) {
-        self.swapping.set(direct);
-        let shared = &self.words[0].shared;
-        shared.set(Swapping { direct, ..shared.get() });
     }
 }
 
@@ -219,7 +216,7 @@ impl Memory for Broken<'_> {
     fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
         let words = self.words(pa, count);
         let shared = &words[0].shared;
-        shared.set(Swapping { filled: true, ..shared.get() });
+        shared.set(Shared { filled: true, ..shared.get() });
         self.machine.fill(pa, count, |i| words[i].distort(value(i)));
     }
 }
@@ -241,7 +238,7 @@ impl Cpu for Broken<'_> {
         let dropped = match (self.fault, barrier) {
             (Fault::NoBarrierBeforeWalk, Barrier::DsbSy) => self.phase.get() == Phase::Sync,
             (Fault::NoCpuBarrierBeforeWalk, Barrier::DsbIsh) => {
-                self.phase.get() == Phase::Sync && !self.swapping.replace(false)
+                self.phase.get() == Phase::Sync && !self.invalidating.replace(false)
             }
             (Fault::NoBarrierAfterTlbi, Barrier::DsbIsh) => self.phase.get() != Phase::Setup,
             (Fault::NoBarrierBeforeProd, Barrier::DsbSt) => true,
@@ -263,39 +260,37 @@ impl Cpu for Broken<'_> {
             return;
         }
         // The DSB that completes the invalidation stays.
-        self.swapping.set(self.swapping.get() || self.fault == Fault::NoCpuBarrierBeforeWalk);
-        if self.fault == Fault::DirectSwap && self.words[0].shared.get().direct {
-            self.deferred.set(Some((vttbr, op)));
-        } else {
-            self.machine.tlbi(vttbr, op);
-        }
+        self.invalidating.set(true);
+        self.machine.tlbi(vttbr, op);
     }
 
     fn clean_to_poc(&self, pa: Pa, bytes: u64) {
-        self.machine.clean_to_poc(pa, bytes);
+        let dropped = match self.fault {
+            Fault::NoCleanBeforeLink => self.phase.get() == Phase::Start && bytes == 4096,
+            Fault::NoCleanAfterSplit => self.phase.get() == Phase::Start && bytes == 64,
+            Fault::NoCleanAfterMerge => self.phase.get() == Phase::Stop && bytes == 64,
+            _ => false,
+        };
+        if !dropped {
+            self.machine.clean_to_poc(pa, bytes);
+        }
     }
 
     fn invalidate_from_poc(&self, pa: Pa, bytes: u64) {
-        self.machine.invalidate_from_poc(pa, bytes);
+        if self.fault != Fault::NoCacheInvalidation {
+            self.machine.invalidate_from_poc(pa, bytes);
+        }
     }
 
     fn hold(&self, vttbr: Vttbr) -> Result<(), HoldTimeout> {
-        match self.fault {
-            Fault::DirectSwap => self.set_direct(true),
-            Fault::HoldWithoutDsb => self.machine.hold_with(vttbr, false),
-            _ => return self.machine.hold(vttbr),
+        if self.fault == Fault::HoldWithoutDsb {
+            self.machine.hold_with(vttbr, false);
+            return Ok(());
         }
-        Ok(())
+        self.machine.hold(vttbr)
     }
 
     fn release(&self, vttbr: Vttbr) {
-        self.set_direct(false);
-        if let Some((vttbr, op)) = self.deferred.take() {
-            // As when an interrupt is taken here.
-            self.machine.run(200);
-            self.machine.tlbi(vttbr, op);
-            self.machine.barrier(Barrier::DsbIsh);
-        }
         self.machine.release(vttbr);
     }
 
@@ -349,6 +344,10 @@ impl<D: DmaTlb> DmaTlb for BrokenTlb<'_, '_, D> {
     fn commands(&self) -> CommandCounts {
         self.inner.commands()
     }
+
+    fn size_change(&self) -> SizeChange {
+        self.inner.size_change()
+    }
 }
 
 /// Registers that lie.
@@ -364,6 +363,7 @@ impl Registers for BrokenPort {
         match (self.fault, register) {
             (Fault::NoWaitForSync, Register32::CmdqCons) => self.prod.get(),
             (Fault::HardwareUpdateWithoutHttu, Register32::Idr0) => value | 2 << 6,
+            (Fault::SizesChangedDirectly, Register32::Idr3) => value & !(3 << 11) | 2 << 11,
             _ => value,
         }
     }

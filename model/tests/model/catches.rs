@@ -21,7 +21,8 @@ fn run(parameters: Parameters, fault: Fault, tier: DmaTier) -> Result<(), String
     let smmu = smmu.map_err(|e| e.to_string())?;
     let tlb = BrokenTlb { inner: &smmu, platform: &platform, late: Cell::new(None), early: Cell::new(None) };
     let phase = |phase: Phase| platform.enter(phase);
-    cycle(&machine, &platform, &smmu, &tlb, Plan::new(tier), phase).map(|_| ())
+    let plan = Plan { direct: fault == Fault::DirectSwap, ..Plan::new(tier) };
+    cycle(&machine, &platform, &smmu, &tlb, plan, phase).map(|_| ())
 }
 
 /// The first seed that catches `fault`, and the account.
@@ -60,7 +61,6 @@ catches! {
     delivery_before_the_invalidation_loses: InvalidationAfterDelivery, "lost";
     table_freed_without_invalidation_is_in_use: NoInvalidationBeforeFree, "FrameInUse";
     clean_by_load_and_store_loses: LoadThenStore, "lost";
-    direct_swap_makes_a_pe_abort: DirectSwap, "TlbConflictAbort";
     hold_without_dsb_leaves_a_walk_under_way: HoldWithoutDsb, "WalkUnderWay";
     contiguous_leaf_is_refused: Contiguous, "Contiguous";
     leaf_without_access_flag_is_refused: AccessFlagClear, "AccessFlagClear";
@@ -108,9 +108,73 @@ fn dsb_of_stores_does_not_complete_a_cache_clean() {
 }
 
 #[test]
-fn two_sizes_below_bbml_2_conflict() {
+fn sizes_that_change_below_bbml_2_as_at_bbml_2_conflict() {
     for bbml in 0..2 {
-        let (_, account) = caught(Fault::None, |p| p.smmu.bbml = bbml);
+        let (_, account) = caught(Fault::SizesChangedDirectly, |p| p.smmu.bbml = bbml);
         assert!(account.contains("SmmuTlbConflict"), "{account}");
+    }
+}
+
+#[test]
+fn sizes_that_change_as_the_smmu_bears_it_do_not_conflict() {
+    for seed in 0..SEEDS {
+        for bbml in 0..2 {
+            let mut parameters = Parameters::new(seed);
+            parameters.smmu.bbml = bbml;
+            assert_eq!(run(parameters, Fault::None, DmaTier::Hardware), Ok(()), "seed {seed}, BBML {bbml}");
+        }
+    }
+}
+
+#[test]
+fn block_that_keeps_nt_is_noticed() {
+    let (_, account) = caught(Fault::NtLeft, |p| p.smmu.bbml = 1);
+    assert!(account.contains("blocks have nT"), "{account}");
+}
+
+#[test]
+fn direct_swap_makes_a_pe_abort() {
+    // vCPUs run on while it is done: the slower EL2, the more of them.
+    let (_, account) = caught(Fault::DirectSwap, |p| p.pace = 960);
+    assert!(account.contains("TlbConflictAbort"), "{account}");
+}
+
+#[test]
+fn direct_swap_is_borne_by_a_pe_that_raises_no_conflict_aborts() {
+    for seed in 0..SEEDS {
+        let mut parameters = Parameters::new(seed);
+        parameters.pes.conflict_aborts = false;
+        assert_eq!(run(parameters, Fault::DirectSwap, DmaTier::Hardware), Ok(()), "seed {seed}");
+    }
+}
+
+/// The account of the first seed that catches `fault` under a walker that is not coherent, of the BBML given.
+fn caught_at(fault: Fault, bbml: u8) -> String {
+    for seed in 0..SEEDS {
+        let mut parameters = Parameters::new(seed);
+        not_coherent(&mut parameters);
+        parameters.smmu.bbml = bbml;
+        if let Err(account) = run(parameters, fault, DmaTier::Assume) {
+            println!("{fault:?}, BBML {bbml}, seed {seed}: {account}");
+            return account;
+        }
+    }
+    panic!("{fault:?} is not caught at BBML {bbml} within {SEEDS} seeds");
+}
+
+#[test]
+fn table_that_is_linked_without_having_been_cleaned_is_not_visible() {
+    for bbml in 1..3 {
+        assert!(caught_at(Fault::NoCleanBeforeLink, bbml).contains("TableNotVisible"));
+    }
+}
+
+#[test]
+fn swap_that_is_not_cleaned_is_not_seen_before_the_invalidation() {
+    // At level 1 the block without nT is still there for the walker: a second size.
+    assert!(caught_at(Fault::NoCleanAfterSplit, 1).contains("SmmuTlbConflict"));
+    // At any level it still reaches tables that are unlinked and freed.
+    for bbml in 1..3 {
+        assert!(caught_at(Fault::NoCleanAfterMerge, bbml).contains("FrameInUse"));
     }
 }

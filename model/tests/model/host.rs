@@ -36,9 +36,12 @@ pub enum Mischief {
     MappedClean,
     /// What could not be delivered does not come back into the log.
     BitDroppedOnFailedDelivery,
+    /// nT is cleared from no block.
+    NtLeft,
 }
 
 const WRITE: u64 = 1 << 7;
+const NT: u64 = 1 << 16;
 /// Bits that every leaf for RAM has, whatever its state: DBM, MemAttr, S2AP\[0\], SH, AF, valid.
 const RAM_LEAF: u64 = 1 << 51 | 0x77d;
 
@@ -57,6 +60,8 @@ struct Bell<'a> {
     failing: Cell<bool>,
     /// Bits that are set while a delivery fails are lost.
     forgetful: bool,
+    /// nT stays where it is.
+    keeps_nt: bool,
 }
 
 /// A word whose every access lets faults be answered first.
@@ -118,6 +123,7 @@ impl Word for HostWord<'_> {
 
     fn fetch_and(&self, mask: u64) -> u64 {
         self.bell.ring();
+        let mask = if self.bell.keeps_nt && mask == !NT { u64::MAX } else { mask };
         self.bell.seen(self.word.fetch_and(mask))
     }
 
@@ -130,7 +136,8 @@ impl Word for HostWord<'_> {
 impl<'a> Host<'a> {
     pub fn new(machine: Machine, mischief: Mischief) -> Self {
         let forgetful = mischief == Mischief::BitDroppedOnFailedDelivery;
-        let bell = Rc::new(Bell { forgetful, ..Bell::default() });
+        let keeps_nt = mischief == Mischief::NtLeft;
+        let bell = Rc::new(Bell { forgetful, keeps_nt, ..Bell::default() });
         let word = |word: &ModelWord| HostWord { word: word.clone(), bell: Rc::clone(&bell) };
         let words = machine.all_words().iter().map(word).collect();
         let (space, recorded, denied) = (RefCell::new(None), Cell::new(0), Cell::new(0));

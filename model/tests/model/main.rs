@@ -9,4 +9,5 @@ mod life;
 mod properties;
 mod ranges;
 mod rules;
+mod shadow;
 mod vm;

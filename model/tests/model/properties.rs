@@ -8,8 +8,17 @@ use crate::guest::{Met, Mix, live};
 use crate::host::Mischief;
 use crate::life::seeds_to_soak;
 
-const EVEN: Mix =
-    Mix { exhaust: 64, remap: 96, replug: 64, toggle: 48, undelivered: 128, death: 0, mixed: 64 };
+const EVEN: Mix = Mix {
+    exhaust: 64,
+    remap: 96,
+    replug: 64,
+    toggle: 48,
+    undelivered: 128,
+    death: 0,
+    mixed: 64,
+    blocks: 128,
+    refusal: 32,
+};
 /// With an SMMU that stops answering now and then.
 const FATAL: Mix = Mix { death: 64, mixed: 256, replug: 96, ..EVEN };
 /// Steps of a life.
@@ -18,11 +27,11 @@ const STEPS: u64 = 60;
 const SEEDS: u64 = 64;
 
 /// The machine of a seed: with and without hardware dirty state on either side, some not coherent, some without
-/// invalidation by range.
+/// invalidation by range, of every break-before-make level, with small VMIDs and linear stream tables; and some whose
+/// cores raise no conflict aborts, which then change sizes under running vCPUs.
 fn machine(seed: u64) -> Parameters {
-    let mut parameters = Parameters::new(seed);
+    let mut parameters = exact(seed);
     parameters.smmu.range_invalidation = !seed.is_multiple_of(5);
-    parameters.pes.hafdbs = seed.is_multiple_of(2);
     if seed % 4 >= 2 {
         parameters.smmu.httu = 0;
         parameters.smmu.coherent = seed % 8 < 6;
@@ -34,6 +43,10 @@ fn machine(seed: u64) -> Parameters {
 fn exact(seed: u64) -> Parameters {
     let mut parameters = Parameters::new(seed);
     parameters.pes.hafdbs = seed.is_multiple_of(2);
+    parameters.pes.conflict_aborts = !seed.is_multiple_of(3);
+    parameters.smmu.bbml = [2, 1, 2, 0, 2, 1, 2][(seed % 7) as usize];
+    parameters.smmu.vmid16 = !seed.is_multiple_of(9);
+    parameters.smmu.two_level = !seed.is_multiple_of(11);
     parameters
 }
 
@@ -67,6 +80,7 @@ fn nothing_is_lost() {
     assert!(met.syncs > 2_400 && met.clears > 750 && met.reported > 60_000 && met.el2_writes > 600);
     assert!(met.unmaps_under_log > 350 && met.maps_under_log > 200);
     assert!(met.attaches_under_log > 150 && met.detaches_under_log > 250);
+    assert!(met.starts_by_blocks > 60 && met.refused_commands > 8 && met.holds > 500);
     assert!(met.failed_deliveries > 500 && met.tally.retried > 700 && met.el2_writes_across_starts > 80);
 }
 
@@ -97,7 +111,7 @@ fn all_or_nothing() {
 
 #[test]
 fn weaker_device_weakens_the_log_where_that_is_accepted_and_then_alone() {
-    let met = lives(70_000..70_060, Mix { replug: 256, mixed: 512, ..EVEN }, exact);
+    let met = lives(70_000..70_080, Mix { replug: 256, mixed: 512, ..EVEN }, exact);
     assert!(met.weakened > 20 && met.weaker_refused > 20 && met.attaches_under_log > 200);
     assert!(met.syncs > 400 && met.clears > 120 && met.detaches_under_log > 220);
 }
@@ -112,7 +126,7 @@ fn hardware_that_stops_answering_makes_the_log_untrusted() {
 
 #[test]
 fn write_faults_of_several_vcpus_lose_nothing_and_end() {
-    let met = lives(50_000..50_080, EVEN, write_protecting);
+    let met = lives(50_000..50_100, EVEN, write_protecting);
     assert!(met.faults_answered > 4_500 && met.syncs > 700 && met.tally.cpu_writes > 100_000);
 }
 
@@ -152,6 +166,21 @@ fn page_that_is_mapped_clean_under_a_log_is_lost() {
 #[test]
 fn bit_that_is_dropped_where_its_delivery_fails_is_lost() {
     assert!(caught(Mischief::BitDroppedOnFailedDelivery, exact).contains("lost"));
+}
+
+#[test]
+fn block_that_keeps_nt_after_a_start_was_given_up_is_noticed() {
+    let smallest = |seed| {
+        let mut parameters = Parameters::new(seed);
+        parameters.smmu.bbml = 1;
+        parameters
+    };
+    let undone = |mischief| {
+        let mix = Mix { refusal: 1024, ..EVEN };
+        (0..SEEDS).find_map(|seed| live(smallest(seed), mischief, mix, STEPS).err())
+    };
+    assert!(undone(Mischief::NtLeft).is_some_and(|account| account.contains("blocks have nT")));
+    assert_eq!(undone(Mischief::None), None);
 }
 
 /// As `life::soak`, of random lives.

@@ -1,7 +1,8 @@
 //! Rules that no whole log is needed for: each one broken by hand.
 
 use crate::vm::{CPU_VMID, Plan, RAM, STREAMS, Vm, bring_up, options, quiet};
-use strandline::addr::{Ipa, IpaRange, Pa, StreamId};
+use strandline::addr::{Ipa, IpaRange, Pa, PageSize, StreamId};
+use strandline::dirty_log::Request;
 use strandline::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, Tlbi, Vttbr, Word};
 use strandline::smmu::spec::pages::{Register32, Register64};
 use strandline::smmu::{Httu, Registers, Smmu, Stage2Config};
@@ -10,6 +11,7 @@ use strandline_model::{Dma, Machine, ModelWord, Parameters, Rule, Source};
 
 const WRITE: u64 = 0x80;
 const DBM: u64 = 1 << 51;
+const NT: u64 = 1 << 16;
 
 /// The rules broken so far.
 fn broken(machine: &Machine) -> Vec<Rule> {
@@ -271,4 +273,59 @@ fn walk_out_of_memory_and_output_beside_ram_are_noticed() {
     let _aborted = machine.dma(STREAMS[0], Ipa(0x8000_0000), false);
     let _astray = machine.dma(STREAMS[0], Ipa(0xc000_0000), false);
     assert_eq!(broken(&machine), [Rule::WalkAstray, Rule::OutputAstray]);
+}
+
+/// A log of 2 MiB blocks, which are writable-clean, at BBML 1: one of them gets nT and loses it again, by a plain store or
+/// by an atomic AND, while devices write.
+fn nt_is_cleared(seed: u64, plainly: bool) -> Result<(), String> {
+    let mut parameters = Parameters::new(seed);
+    parameters.smmu.bbml = 1;
+    let machine = Machine::new(parameters);
+    let smmu = bring_up(&machine, machine.smmu());
+    let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    let block = leaf(&machine, vm.space.dma_views().next().unwrap().view.tree.root(), RAM);
+    let request = Request { granule: PageSize::Size2M, ..Request::from(vm.range()) };
+    vm.start_as(request)?;
+    for _ in 0..8 {
+        block.fetch_or(NT);
+        smmu.invalidate(vm.vmid, Scope::All).map_err(|e| format!("{e:?}"))?;
+        if plainly {
+            let seen = block.load();
+            machine.run(20);
+            block.store(seen & !NT);
+        } else {
+            machine.run(20);
+            block.fetch_and(!NT);
+        }
+        smmu.invalidate(vm.vmid, Scope::All).map_err(|e| format!("{e:?}"))?;
+        vm.sync_of(&[Source::Dma], false)?;
+    }
+    vm.stop()
+}
+
+#[test]
+fn nt_that_is_cleared_by_a_plain_store_loses_a_write() {
+    let accounts = (0..20).filter_map(|seed| nt_is_cleared(seed, true).err());
+    assert!(accounts.clone().any(|account| account.contains("lost")), "{:?}", accounts.collect::<Vec<_>>());
+    for seed in 0..20 {
+        assert_eq!(nt_is_cleared(seed, false), Ok(()), "seed {seed}");
+    }
+}
+
+#[test]
+fn start_at_bbml_1_whose_invalidation_is_refused_is_undone_and_leaves_nt_nowhere() {
+    for seed in 0..20 {
+        let mut parameters = Parameters::new(seed);
+        parameters.smmu.bbml = 1;
+        let machine = Machine::new(parameters);
+        let smmu = bring_up(&machine, machine.smmu());
+        let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+        let blocks = vm.space.dma_totals();
+        // The first command of the start is that between nT and the swap.
+        machine.fail_next_command(1);
+        assert!(vm.start().is_err_and(|error| error.contains("undone")), "seed {seed}");
+        assert_eq!((vm.no_nt_left(), vm.space.dma_totals()), (Ok(()), blocks), "seed {seed}");
+        assert_eq!((vm.start(), vm.sync(), vm.stop()), (Ok(()), Ok(()), Ok(())), "seed {seed}");
+        assert!(vm.end().is_ok(), "seed {seed}");
+    }
 }

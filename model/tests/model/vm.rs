@@ -1,8 +1,9 @@
 //! A VM with two vCPUs and two devices on a model machine, and the whole life of a log on it.
 use crate::broken::Phase;
+use crate::guest::blocks_with_nt;
 use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
-use strandline::dirty_log::{DirtyLog, Progress, Statistics};
+use strandline::dirty_log::{DigestKey, DirtyLog, Progress, Request, Statistics};
 use strandline::hw::{Barrier, DmaTlb, Platform, Tlbi};
 use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config, ViewSte};
 use strandline::stage2::{DmaWalker, Format};
@@ -21,18 +22,22 @@ pub const CPU_VMID: Vmid = Vmid(1);
 pub struct Plan {
     /// How devices' writes come to be known.
     pub tier: DmaTier,
-    /// Bytes of RAM, all logged.
+    /// Bytes of RAM.
     pub bytes: u64,
+    /// Pages from its beginning that are logged, and that vCPUs and devices work on.
+    pub pages: u64,
     /// Syncs, before the last one.
     pub rounds: u64,
     /// Hardware steps between two of them.
     pub pause: u64,
+    /// Sizes change in the CPU view under running vCPUs.
+    pub direct: bool,
 }
 
 impl Plan {
     /// Eight MiB, some rounds.
     pub const fn new(tier: DmaTier) -> Self {
-        Self { tier, bytes: 8 << 20, rounds: 4, pause: 400 }
+        Self { tier, bytes: 8 << 20, pages: 2048, rounds: 4, pause: 400, direct: false }
     }
 }
 
@@ -78,12 +83,17 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     ) -> Self {
         let format = Format::new(36).expect("36 bits");
         let mut space = AddressSpace::new(platform, format, CPU_VMID).expect("frames");
+        if plan.direct {
+            space = space.with_direct_swap();
+        }
         let vmid = smmu.alloc_vmid().expect("a VMID");
         let walker = DmaWalker { tlb, vmid, coherent: smmu.features().coherent };
         space.add_dma_view(platform, walker, plan.tier).expect("frames");
         let range = IpaRange::new(RAM, plan.bytes).expect("a range");
         space.map(platform, Region { range, pa: Pa(0x8000_0000), reach: Reach::Ram }).expect("frames");
-        let vm = Self { machine, platform, smmu, space, log: DirtyLog::new(CpuTier::Hardware), vmid, plan };
+        let log =
+            DirtyLog::new(CpuTier::Hardware).with_key(DigestKey([1, 2]), strandline_abi::KeySource::Cpu);
+        let vm = Self { machine, platform, smmu, space, log, vmid, plan };
         let ste = vm.ste();
         for stream in STREAMS {
             smmu.attach(stream, &ste).expect("attached");
@@ -108,7 +118,7 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     }
 
     fn run(&self) {
-        let window = Window { first: RAM.0, pages: self.plan.bytes / 4096 };
+        let window = Window { first: RAM.0, pages: self.plan.pages };
         let view = self.space.cpu_view();
         for pe in 0..2 {
             self.machine.run_vcpu(pe, view.walker.vttbr(&view.tree), view.tree.format(), window);
@@ -120,14 +130,18 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     }
 
     pub fn range(&self) -> IpaRange {
-        IpaRange::new(RAM, self.plan.bytes).expect("a range")
+        IpaRange::new(RAM, self.plan.pages * 4096).expect("a range")
     }
 
     pub fn start(&mut self) -> Result<(), String> {
+        self.start_as(self.range().into())
+    }
+
+    pub fn start_as(&mut self, request: Request) -> Result<(), String> {
         self.machine.log_start_begins();
-        let (mut step, range) = (0, self.range());
+        let mut step = 0;
         while let Progress::More(next) =
-            self.log.start(self.platform, &mut self.space, range, step).map_err(|e| e.to_string())?
+            self.log.start(self.platform, &mut self.space, request, step).map_err(|e| e.to_string())?
         {
             step = next;
         }
@@ -171,8 +185,16 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         {
             step = next;
         }
+        self.no_nt_left()?;
         self.machine.run(self.plan.pause);
         quiet(self.machine)
+    }
+
+    /// nT is in no block for longer than a change of size takes.
+    pub fn no_nt_left(&self) -> Result<(), String> {
+        let left: usize =
+            self.space.dma_views().map(|view| blocks_with_nt(self.machine, &view.view.tree)).sum();
+        if left == 0 { Ok(()) } else { Err(format!("half done: {left} blocks have nT")) }
     }
 
     /// Takes the devices away and frees everything.

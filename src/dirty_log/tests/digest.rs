@@ -142,6 +142,15 @@ fn memory_that_devices_write_past_the_caches_is_fetched_anew_before_it_is_read()
 }
 
 #[test]
+fn memory_that_devices_write_coherently_is_read_after_one_barrier() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let (mut space, all, _) = with_ram(&fake, &tlb, DmaTier::Digest, true);
+    let mut log = digest_log(&fake, &mut space, all);
+    sync(&mut log, &fake, &space, all, DMA).unwrap();
+    assert_eq!(take_trace(), [Event::Barrier(Barrier::DsbSy)]);
+}
+
+#[test]
 fn memory_mapped_while_a_log_is_on_is_reported_once() {
     let (fake, tlb) = (Fake::new(128), FakeTlb::default());
     let (mut space, all, ram) = with_ram(&fake, &tlb, DmaTier::Digest, true);

@@ -23,9 +23,10 @@ fn all_as_expected(outcome: Outcome, fewest: usize) -> Outcome {
 
 #[test]
 fn every_call_flag_and_error_is_as_the_contract_says() {
-    let outcome = all_as_expected(c_probe().run(), 350);
+    let outcome = all_as_expected(c_probe().option("--config", "dma=assume").run(), 405);
     let rows = rows(&outcome);
-    for call in ["uid", "revision", "features", "start", "sync", "clear", "stop", "status", "faults", "psci"]
+    for call in
+        ["uid", "revision", "features", "start", "sync", "clear", "stop", "status", "faults", "read", "psci"]
     {
         assert!(rows.iter().any(|row| row.starts_with(call)), "no row tries {call}{}", outcome.show());
     }
@@ -36,6 +37,20 @@ fn every_call_flag_and_error_is_as_the_contract_says() {
     }
     for kind in ["a device's write outside RAM", "tier assume reports every page", "the second step, twice"] {
         assert!(outcome.says(kind), "{kind} was not tried{}", outcome.show());
+    }
+}
+
+#[test]
+fn the_contract_is_kept_by_digests_and_write_protect_faults() {
+    let outcome = all_as_expected(c_probe().option("--cpu", "cortex-a72").run(), 405);
+    let rows = rows(&outcome);
+    for kind in ["devices' tier weaker", "CPU's tier weaker"] {
+        let row = rows.iter().find(|row| row.contains(kind));
+        assert!(
+            row.is_some_and(|row| row.contains("NOT_SUPPORTED")),
+            "{kind} was not tried{}",
+            outcome.show()
+        );
     }
 }
 

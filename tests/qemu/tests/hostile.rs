@@ -110,7 +110,9 @@ fn no_register_passes_from_one_vm_to_the_next() {
 
 #[test]
 fn ten_million_random_calls_during_dma_leave_el2_as_it_was() {
+    // With digests a start has many more steps: random calls would hardly ever end one.
     let boot = Boot::case("storm", "calls=10000000 seed=20261123").option("--memory", "64M");
+    let boot = boot.option("--config", "dma=assume");
     let outcome = right("storm", boot);
     let told: Vec<_> = outcome.lines.iter().filter(|l| l.starts_with("vm0| ")).collect();
     println!("{told:#?}");

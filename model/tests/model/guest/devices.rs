@@ -131,6 +131,7 @@ impl Guest<'_> {
             Ok(vmid) if vmid == view.vmid => {}
             Err(AttachError::View(_)) if self.excused(answered) => {
                 self.met.dead_detaches += 1;
+                self.machine().quarantine_vmid(view.vmid);
                 self.quarantined += linked as usize;
                 if self.log.state() == LogState::On {
                     return Err("trusted: a log one of whose views is gone unread".to_owned());

@@ -1,12 +1,12 @@
 //! A log is started, and stopped.
 
-use strandline::addr::IpaRange;
-use strandline::dirty_log::{LogError, Progress};
+use strandline::addr::{IpaRange, PageSize};
+use strandline::dirty_log::{LogError, Progress, Request};
 use strandline::stage2::ViewError;
 use strandline_abi::LogState;
 
 use super::memory::region;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, blocks_with_nt};
 use super::{Guest, Outcome};
 
 /// How often a vCPU may be late for a stop.
@@ -15,17 +15,25 @@ const HOLDS: u32 = 2;
 impl Guest<'_> {
     pub(super) fn start(&mut self) -> Outcome {
         let range = self.dice.part(self.all());
+        let granule = if self.dice.chance(self.mix.blocks) { PageSize::Size2M } else { PageSize::Size4K };
+        let request = Request { granule, ..Request::from(range) };
         self.exhaust();
         let (before, quarantined) = (self.snapshot(), self.quarantined);
         if self.dice.chance(32) {
             self.machine().fail_next_hold();
         }
-        self.machine().log_start_begins();
+        // The first command that a start issues, between two passes over a view or after the last one; not that of a start
+        // which is being undone.
+        let refusing = self.dice.chance(self.mix.refusal) && !self.machine().next_hold_fails();
+        if refusing {
+            self.machine().fail_next_command(1);
+        }
+        self.machine().log_start_begins_of(granule);
         // Where the SMMU was silent once, the start ends so, though it may take calls to undo it.
         let (mut step, mut writing, mut late, mut excused) = (0, None, 0, false);
         loop {
             let answered = self.answers();
-            let progress = self.log.start(self.host, &mut self.host.space_mut(), range, step);
+            let progress = self.log.start(self.host, &mut self.host.space_mut(), request, step);
             excused |= self.excused(answered);
             match progress {
                 Ok(Progress::Done) => break,
@@ -38,6 +46,10 @@ impl Guest<'_> {
                 Err(LogError::Abandoned(ViewError::Dma(_)) | LogError::Untrusted) if excused => {
                     self.met.dead_starts += 1;
                     self.quarantine();
+                    return self.abandoned(&before, quarantined);
+                }
+                Err(LogError::Abandoned(ViewError::Dma(_))) if refusing => {
+                    self.met.refused_commands += 1;
                     return self.abandoned(&before, quarantined);
                 }
                 Err(error) => return self.refused_start(range, error, &before),
@@ -55,12 +67,15 @@ impl Guest<'_> {
                 self.el2_tells(page);
             }
             if self.dice.chance(96) {
+                self.machine().fail_no_command();
                 self.stop()?;
                 return self.abandoned(&before, quarantined);
             }
         }
+        self.machine().fail_no_command();
         self.machine().log_started();
         self.met.starts += 1;
+        self.met.starts_by_blocks += u64::from(granule == PageSize::Size2M);
         if let Some(page) = writing {
             self.el2_tells(page);
             self.met.el2_writes_across_starts += 1;
@@ -79,13 +94,16 @@ impl Guest<'_> {
         if !right {
             return Err(format!("start of {range} failed: {error}"));
         }
+        self.machine().fail_no_command();
         self.met.refused_starts += 1;
         self.check_unchanged("start", before)
     }
 
     /// A start that was given up has taken nothing, but for what hardware that was silent made it leave behind.
     fn abandoned(&mut self, before: &Snapshot, quarantined: usize) -> Outcome {
+        self.machine().fail_no_command();
         self.met.abandoned_starts += 1;
+        self.check_nt()?;
         let after = self.snapshot();
         let left = self.quarantined - quarantined;
         // It may have merged what was in pieces.
@@ -102,6 +120,16 @@ impl Guest<'_> {
         Ok(())
     }
 
+    /// No block has nT, unless hardware fell silent once while that was needed.
+    fn check_nt(&self) -> Outcome {
+        let space = self.host.space();
+        let left: usize = space.dma_views().map(|v| blocks_with_nt(self.machine(), &v.view.tree)).sum();
+        if left > 0 && self.met.deaths == 0 {
+            return Err(format!("half done: {left} blocks have nT"));
+        }
+        Ok(())
+    }
+
     /// Stops the log. Where hardware is silent it is off all the same, and what it unlinked is never used again.
     pub(super) fn stop(&mut self) -> Outcome {
         self.machine().log_stopped();
@@ -111,7 +139,7 @@ impl Guest<'_> {
             let answered = self.answers();
             let progress = self.log.stop(self.host, &mut self.host.space_mut(), step);
             match progress {
-                Ok(Progress::Done) => return Ok(()),
+                Ok(Progress::Done) => return self.check_nt(),
                 Ok(Progress::More(next)) => step = next,
                 Err(LogError::NotHeld) if late < HOLDS => (step, late) = (0, late + 1),
                 Err(LogError::Untrusted) if self.excused(answered) && self.log.state() == LogState::Off => {

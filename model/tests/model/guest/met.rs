@@ -21,6 +21,10 @@ pub struct Mix {
     pub death: u64,
     /// A device that comes may write unseen.
     pub mixed: u64,
+    /// A log has a granule of 2 MiB.
+    pub blocks: u64,
+    /// A start during which the SMMU refuses a command.
+    pub refusal: u64,
 }
 
 /// What was met.
@@ -53,6 +57,9 @@ pub struct Met {
     pub dead_unmaps: u64,
     pub dead_detaches: u64,
     pub quarantined: u64,
+    pub starts_by_blocks: u64,
+    pub refused_commands: u64,
+    pub holds: u64,
 }
 
 impl AddAssign for Met {
@@ -84,5 +91,8 @@ impl AddAssign for Met {
         self.dead_unmaps += other.dead_unmaps;
         self.dead_detaches += other.dead_detaches;
         self.quarantined += other.quarantined;
+        self.starts_by_blocks += other.starts_by_blocks;
+        self.refused_commands += other.refused_commands;
+        self.holds += other.holds;
     }
 }

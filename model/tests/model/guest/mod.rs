@@ -27,6 +27,7 @@ use devices::Plugged;
 use dice::Dice;
 use memory::{REGIONS, pages_of, region};
 pub use met::{Met, Mix};
+pub use snapshot::blocks_with_nt;
 
 const PAGE: u64 = 0x1000;
 const PAGES: u64 = 2048;
@@ -63,6 +64,9 @@ impl<'a> Guest<'a> {
         let cpu = if parameters.pes.hafdbs { CpuTier::Hardware } else { CpuTier::Faults };
         let format = Format::new(36).expect("36 bits");
         let mut space = AddressSpace::new(host, format, CPU_VMID).expect("frames");
+        if !parameters.pes.conflict_aborts {
+            space = space.with_direct_swap();
+        }
         for i in 0..REGIONS.len() {
             space.map(host, region(i)).expect("frames");
         }
@@ -207,6 +211,7 @@ impl<'a> Guest<'a> {
         self.met.quarantined = quarantined as u64;
         self.met.splits = statistics.blocks_split;
         self.met.merges = statistics.blocks_merged;
+        self.met.holds = statistics.holds;
         self.met.faults_answered = self.host.recorded.get();
         self.met.tally = self.machine().tally();
         Ok(self.met)

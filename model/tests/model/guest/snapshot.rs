@@ -9,6 +9,7 @@ use strandline_model::Machine;
 use super::{Guest, Outcome};
 
 const WRITE: u64 = 1 << 7;
+const NT: u64 = 1 << 16;
 
 /// All that an operation which is refused must leave as it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +42,13 @@ fn words_of(machine: &Machine, tree: &Tree, table: Pa, level: u8) -> Vec<(u64, u
     let entries = if level == tree.format().start_level() { 64 } else { 512 };
     let words = (0..entries).map(|i| table.offset(i * 8)).map(|at| (at.0, machine.peek(at)));
     words.filter(|(_, word)| word & 1 != 0).collect()
+}
+
+/// The blocks of `tree` that have nT set.
+pub fn blocks_with_nt(machine: &Machine, tree: &Tree) -> usize {
+    let tables = tables_of(machine, tree).into_iter().filter(|(_, level)| *level < 3);
+    let words = tables.flat_map(|(table, level)| words_of(machine, tree, table, level));
+    words.filter(|(_, word)| word & 2 == 0 && word & NT != 0).count()
 }
 
 fn collect_words(machine: &Machine, tree: &Tree) -> Vec<(u64, u64)> {
