@@ -1,6 +1,7 @@
 //! Boots images under QEMU through `scripts/run`, as a person would, and keeps what they print and what QEMU traces.
 
 pub mod elf;
+mod httu;
 mod scratch;
 pub mod tree;
 
@@ -8,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub use httu::httu_emulator;
 pub use scratch::ScratchFile;
 
 /// The root of the project.
@@ -35,6 +37,7 @@ pub struct Boot {
     options: Vec<String>,
     qemu: Vec<String>,
     trace: Vec<String>,
+    emulator: Option<PathBuf>,
 }
 
 /// What a boot left.
@@ -65,6 +68,7 @@ impl Boot {
             options: vec![],
             qemu: vec![],
             trace: vec![],
+            emulator: None,
         }
     }
 
@@ -78,6 +82,13 @@ impl Boot {
     #[must_use]
     pub fn image(mut self, name: &str) -> Self {
         self.image = built(name);
+        self
+    }
+
+    /// On another emulator.
+    #[must_use]
+    pub fn emulator(mut self, emulator: PathBuf) -> Self {
+        self.emulator = Some(emulator);
         self
     }
 
@@ -116,6 +127,9 @@ impl Boot {
         let mut command = Command::new(root().join("scripts/run"));
         command.arg("--image").arg(&self.image).arg("--guest").arg(&self.guest).args(["--timeout", "300"]);
         command.args(&self.options).arg("--").args(&self.qemu);
+        if let Some(emulator) = &self.emulator {
+            command.env("QEMU", emulator);
+        }
         if !self.trace.is_empty() {
             command.args(["-d", &self.trace.join(","), "-D"]).arg(trace.path());
         }
