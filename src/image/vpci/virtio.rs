@@ -50,7 +50,7 @@ pub(super) const fn is_virtio(ids: u32) -> bool {
 }
 
 /// Finds out whether the virtio function, which has `ids`, is behind the SMMU. One that is, is reset: it forgets the
-/// queues a VM before had.
+/// queues of whoever used it before, of firmware for one.
 pub(super) fn standing(host: &impl ConfigSpace, bdf: Bdf, ids: u32) -> Standing {
     if ids >> 16 < 0x1040 {
         return Standing::Around;
