@@ -131,6 +131,13 @@
  */
 #define STRANDLINE_READ      UINT64_C(0xc6000007)
 
+/* Writes a struct strandline_device_record for each of the VM's own devices.
+ * Arguments: x1 = buffer, 8-aligned; x2 = records it has room for.
+ * Results:   x1 = records written; x2 = devices there are.
+ * Errors:    UNALIGNED, OUT_OF_RANGE, BUSY.
+ */
+#define STRANDLINE_DEVICES   UINT64_C(0xc6000008)
+
 /* The UID 53747261-6e64-4c69-8e65-4c6f67456c32 as STRANDLINE_UID answers it. */
 #define STRANDLINE_UID_0     UINT32_C(0x61727453)
 #define STRANDLINE_UID_1     UINT32_C(0x694c646e)
@@ -230,6 +237,21 @@ struct strandline_log_status {
     uint64_t write_faults;
     /* STRANDLINE_KEY_SOURCE_...: where the randomness of the key of its digests comes from. */
     uint64_t key_source;
+    /* So far: how often starts and stops held the vCPUs, to change the size of their translations. */
+    uint64_t holds;
+    /* What a digest costs: EL2's memory for a page, in bytes; nanoseconds to read a page, and to read it and make its
+     * digest, as measured at boot (0: they were not). */
+    uint64_t digest_bytes;
+    uint64_t page_read_ns;
+    uint64_t page_digest_ns;
+};
+
+/* What the devices call writes, one for each device. */
+struct strandline_device_record {
+    /* The device's stream identifier: of a PCI function its requester ID. */
+    uint64_t stream;
+    /* STRANDLINE_DMA_TIER_...: how its writes come to be known. */
+    uint64_t tier;
 };
 
 /* What the faults call writes, one for each access that was stopped. */

@@ -58,6 +58,8 @@ calls! {
     Faults = 0xc600_0006;
     /// Reads pages of the caller's RAM: x1 (address), x2 (bytes), x3 (buffer), x5 (step).
     Read = 0xc600_0007;
+    /// Writes a [`DeviceRecord`](crate::DeviceRecord) of each device of the caller's to x1, at most x2 records.
+    Devices = 0xc600_0008;
 }
 
 /// Whose writes a call is about.

@@ -9,7 +9,9 @@ mod record;
 mod status;
 
 pub use call::{Call, Flags, LogSource, UID_WORDS};
-pub use record::{CpuTier, DmaTier, FaultRecord, Features, KeySource, LogState, LogStatus, Tiers};
+pub use record::{
+    CpuTier, DeviceRecord, DmaTier, FaultRecord, Features, KeySource, LogState, LogStatus, Tiers,
+};
 pub use status::{Error, Status};
 
 /// Version of the interface, `major << 16 | minor`. A guest works with any minor at or above the one it was written

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::{env, fs, process};
 
-use strandline_abi::{FaultRecord, LogStatus};
+use strandline_abi::{DeviceRecord, FaultRecord, LogStatus};
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
 
@@ -59,8 +59,9 @@ fn compile(compiler: &str, language: &[&str], name: &str, program: &str) -> (Exi
     (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-fn records() -> [Record; 2] {
+fn records() -> [Record; 3] {
     [
+        ("device_record", DeviceRecord::BYTES, DeviceRecord::FIELDS),
         ("log_status", LogStatus::BYTES, LogStatus::FIELDS),
         ("fault_record", FaultRecord::BYTES, FaultRecord::FIELDS),
     ]

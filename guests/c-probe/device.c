@@ -94,6 +94,12 @@ void device(const struct memory *m)
         not_tried("faults", "records of a device", "the VM has no edu device at 00:01.0");
         return;
     }
+    expect("room for two", (struct request){STRANDLINE_DEVICES, m->buffer, 2, 0, 0, 0}, STRANDLINE_DONE, 1);
+    maintain(m->buffer, 16);
+    expect_value("devices", "  stream", STREAM, read64(m->buffer + offsetof(struct strandline_device_record, stream)));
+    expect_value("devices", "  tier, as features has it", tiers >> 8,
+                 read64(m->buffer + offsetof(struct strandline_device_record, tier)));
+    expect("room for none", (struct request){STRANDLINE_DEVICES, 0, 0, 0, 0, 0}, STRANDLINE_DONE, 0);
     registers = read32(CONFIG + BAR0) & ~UINT32_C(15);
     write32(CONFIG + COMMAND, MEMORY_AND_MASTER);
     dma_is_logged(m);

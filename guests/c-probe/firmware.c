@@ -34,7 +34,7 @@ static void discovery(void)
     expect_value("features", "status", (uint64_t)STRANDLINE_DONE, (uint64_t)r.x0);
     expect_value("features", "major version", STRANDLINE_VERSION >> 16, r.x1 >> 16);
     const uint64_t granules = PAGE | 2 * MIB | UINT64_C(1) << 30, cpu = r.x4 & 0xff;
-    expect_value("features", "calls 0 to 7 exist", 0xff, r.x2 & 0xff);
+    expect_value("features", "calls 0 to 8 exist", 0x1ff, r.x2 & 0x1ff);
     expect_value("features", "granules of 4096 bytes, 2 MiB and 1 GiB", granules, r.x3 & granules);
     expect_value("features", "tier of the CPU: hardware, or faults", 1,
                  cpu == STRANDLINE_CPU_TIER_HARDWARE || cpu == STRANDLINE_CPU_TIER_FAULTS);
@@ -93,7 +93,7 @@ static void identifiers_that_do_not_exist(void)
         uint64_t id;
         const char *tried;
     } ABSENT[] = {
-        {0xc6000008, "the number behind the last"}, {0xc600ffff, "the last number"},
+        {0xc6000009, "the number behind the last"}, {0xc600ffff, "the last number"},
         {0x86000001, "32-bit form of start"},       {0x86000000, "32-bit form of features"},
         {0xc600ff01, "64-bit form of uid"},         {0xc600ff03, "64-bit form of revision"},
         {0x8600ff00, "call count"},                 {0x8600ff02, "reserved query"},
@@ -101,8 +101,8 @@ static void identifiers_that_do_not_exist(void)
     };
     for (size_t i = 0; i < sizeof ABSENT / sizeof ABSENT[0]; i++)
         expect(ABSENT[i].tried, (struct request){ABSENT[i].id, 1, 2, 3, 4, 5}, STRANDLINE_NOT_SUPPORTED, ABSENT[i].id);
-    expect("unknown, with the SVE hint", (struct request){0xc6010008, 0, 0, 0, 0, 0}, STRANDLINE_NOT_SUPPORTED,
-           0xc6000008);
+    expect("unknown, with the SVE hint", (struct request){0xc6010009, 0, 0, 0, 0, 0}, STRANDLINE_NOT_SUPPORTED,
+           0xc6000009);
 }
 
 /* SMCCC_VERSION in another way than by HVC #0: -1, and x1 as it was. */
@@ -157,5 +157,5 @@ void firmware(const struct memory *m)
     kept("uid", STRANDLINE_UID, 0);
     kept("start", STRANDLINE_START, 0);
     kept("psci", PSCI_VERSION, 0);
-    kept("other", 0xc6000008, 0);
+    kept("other", 0xc6000009, 0);
 }

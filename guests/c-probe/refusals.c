@@ -133,6 +133,9 @@ void refusals_without_a_log(const struct memory *m)
     unused((struct request){STRANDLINE_STOP, 0, 0, 0, 0, 0}, 0x0f);
     unused(status, 0x1c);
     unused(faults, 0x1c);
+    faults.id = STRANDLINE_DEVICES;
+    unused(faults, 0x1c);
+    faults.id = STRANDLINE_FAULTS;
     buffers(m, status, 0);
     status.x2 = 12;
     expect("length not a multiple of 8", status, UNALIGNED, 12);

@@ -12,7 +12,7 @@ static const struct name CALLS[] = {
     {STRANDLINE_UID, "uid"},           {STRANDLINE_REVISION, "revision"}, {STRANDLINE_FEATURES, "features"},
     {STRANDLINE_START, "start"},       {STRANDLINE_SYNC, "sync"},         {STRANDLINE_CLEAR, "clear"},
     {STRANDLINE_STOP, "stop"},         {STRANDLINE_STATUS, "status"},     {STRANDLINE_FAULTS, "faults"},
-    {STRANDLINE_READ, "read"},
+    {STRANDLINE_READ, "read"},         {STRANDLINE_DEVICES, "devices"},
     {0, 0},
 };
 

@@ -20,7 +20,8 @@ use strandline_abi::{DmaTier, LogSource};
 pub const PAGE_WORDS: usize = (PAGE_BYTES / 8) as usize;
 /// Digests in one frame.
 const PER_FRAME: u64 = PAGE_BYTES / DIGEST_BYTES;
-const DIGEST_BYTES: u64 = 16;
+/// Bytes of EL2's memory for the digest of a page.
+pub const DIGEST_BYTES: u64 = 16;
 /// Words hashed at a time.
 const CHUNK: usize = 8;
 
@@ -50,6 +51,34 @@ impl Digest {
         }
         let digest = hasher.finish128();
         Self([digest.h1 | u64::from(digest.h1 | digest.h2 == 0), digest.h2])
+    }
+}
+
+/// How long digests take on this machine: 0 where it was not measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DigestCost {
+    /// Nanoseconds to read a page.
+    pub page_read_ns: u64,
+    /// Nanoseconds to read a page and make its digest.
+    pub page_digest_ns: u64,
+}
+
+impl DigestCost {
+    /// Measures both on the page at `pa`, which is the caller's, `rounds` times each (at least once). The clock tells
+    /// microseconds: some hundred rounds make a figure.
+    pub fn measure(platform: &impl Platform, pa: Pa, rounds: u64) -> Self {
+        let (mut words, rounds, key) = ([0; PAGE_WORDS], rounds.max(1), DigestKey([1, 2]));
+        let mut time = |digest: bool| {
+            let began = platform.now_us();
+            let mut sum = 0;
+            for _ in 0..rounds {
+                load_page(platform, pa, true, &mut words);
+                sum ^= if digest { Digest::of(key, &words).0[0] } else { words[0] };
+            }
+            core::hint::black_box(sum);
+            platform.now_us().saturating_sub(began).saturating_mul(1000) / rounds
+        };
+        Self { page_read_ns: time(false), page_digest_ns: time(true) }
     }
 }
 

@@ -20,7 +20,7 @@ use strandline_abi::{CpuTier, KeySource, LogState, Tiers};
 
 pub use attach::{AttachError, Weakening};
 pub use bitmap::Bitmap;
-pub use digest::{DigestKey, PAGE_WORDS};
+pub use digest::{DIGEST_BYTES, DigestCost, DigestKey, PAGE_WORDS};
 pub use error::LogError;
 pub use fault::WriteFault;
 pub(crate) use ledger::Ledger;
@@ -45,6 +45,7 @@ pub struct DirtyLog {
     cpu_tier: CpuTier,
     key: Option<DigestKey>,
     key_source: KeySource,
+    digest_cost: DigestCost,
     statistics: Statistics,
     /// Blocks split by the last start that ended.
     split_by_start: u64,
@@ -189,6 +190,7 @@ impl DirtyLog {
             cpu_tier,
             key: None,
             key_source: KeySource::None,
+            digest_cost: DigestCost::default(),
             statistics: Statistics::default(),
             split_by_start: 0,
         }
@@ -201,6 +203,19 @@ impl DirtyLog {
         self.key = Some(key);
         self.key_source = source;
         self
+    }
+
+    /// The same, knowing what digests cost here ([`DigestCost::measure`]).
+    #[must_use]
+    pub const fn with_digest_cost(mut self, cost: DigestCost) -> Self {
+        self.digest_cost = cost;
+        self
+    }
+
+    /// What digests cost here, as far as it was measured.
+    #[must_use]
+    pub const fn digest_cost(&self) -> DigestCost {
+        self.digest_cost
     }
 
     /// Where the randomness of its key comes from.

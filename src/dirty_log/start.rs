@@ -76,7 +76,8 @@ impl DirtyLog {
     ///
     /// `step` is 0 in the first call and then what [`Progress::More`] said. The first calls count, and reserve everything
     /// that is needed: until then nothing has been changed. Later ones split block by block, the structure taken
-    /// exclusively. The last one ends with exactly one invalidation of each DMA view.
+    /// exclusively. The last one ends with exactly one invalidation of each DMA view in which something was changed; at BBML
+    /// 1 there has been one for each batch of blocks before.
     ///
     /// # Errors
     /// [`LogError`]. What has been changed is undone before [`LogError::Abandoned`] is reported, by calls of their own if it

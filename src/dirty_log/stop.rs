@@ -10,7 +10,8 @@ impl DirtyLog {
     /// Stops the log, or undoes a start that has been begun and not ended. What was not yet reported is dropped.
     ///
     /// `step` is 0 in the first call and then what [`Progress::More`] said, or 0 again. After the last merge comes exactly
-    /// one invalidation of each DMA view, and only then its tables that were merged are freed.
+    /// one invalidation of each DMA view in which something was changed (at BBML 1 there has been one for each batch of
+    /// blocks before), and only then its tables that were merged are freed.
     ///
     /// # Errors
     /// [`LogError::NotOn`], [`LogError::OutOfStep`]; [`LogError::NotHeld`] where a vCPU could not be stopped: the stop is

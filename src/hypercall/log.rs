@@ -2,7 +2,8 @@
 
 use spin::MutexGuard;
 use strandline_abi::{
-    Call, Error, FaultRecord, Flags, LogStatus, PAGE_BYTES, PAGES_PER_WORD, Status, Tiers, VERSION,
+    Call, DeviceRecord, Error, FaultRecord, Flags, LogStatus, PAGE_BYTES, PAGES_PER_WORD, Status, Tiers,
+    VERSION,
 };
 
 use super::{Answer, Arguments, CallError, GuestBuffer};
@@ -215,6 +216,19 @@ pub(super) fn faults<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argum
     }
     mark(platform, &space, &buffer);
     Ok((Status::Done, [count as u64, faults.take_lost(), 0]))
+}
+
+pub(super) fn devices<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
+    let [buffer, room, ..] = *arguments;
+    let space = vm.space.try_read().ok_or(CallError::new(Error::Busy, 0))?;
+    let records = vm.devices.records();
+    let written = records.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+    let buffer = GuestBuffer::validate(platform, &space, Ipa(buffer), written * DeviceRecord::WORDS)?;
+    for (i, record) in records.iter().take(written).enumerate() {
+        store(platform, &buffer, i * DeviceRecord::WORDS, &record.to_words());
+    }
+    mark(platform, &space, &buffer);
+    Ok((Status::Done, [written as u64, records.len() as u64, 0]))
 }
 
 fn store(platform: &impl Platform, buffer: &GuestBuffer, first: usize, words: &[u64]) {

@@ -68,6 +68,7 @@ pub fn dispatch<P: Platform, D: DmaTlb>(
             Call::Status => log::status(platform, vm, arguments),
             Call::Faults => log::faults(platform, vm, arguments),
             Call::Read => log::read(platform, vm, arguments),
+            Call::Devices => log::devices(platform, vm, arguments),
             // UID and revision have been answered above.
             Call::Features | Call::Uid | Call::Revision => {
                 let (values, tiers) = log::features(vm)?;
@@ -88,7 +89,7 @@ fn unused_are_zero(call: Call, arguments: &Arguments) -> Result<(), CallError> {
     let used = match call {
         Call::Start | Call::Sync | Call::Clear => [true; 5],
         Call::Stop => [false, false, false, false, true],
-        Call::Status | Call::Faults => [true, true, false, false, false],
+        Call::Status | Call::Faults | Call::Devices => [true, true, false, false, false],
         Call::Read => [true, true, true, false, true],
         Call::Features | Call::Uid | Call::Revision => [false; 5],
     };

@@ -6,7 +6,7 @@ use strandline_abi::{
     Call, CpuTier, DmaTier, Error, FaultRecord, Flags, LogState, LogStatus, Status, Tiers, UID_WORDS,
 };
 
-use crate::addr::{Ipa, IpaRange, Pa, Vmid};
+use crate::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use crate::address_space::{AddressSpace, Reach, Region};
 use crate::fake::{Fake, FakeTlb};
 use crate::frames::Frames;
@@ -106,7 +106,7 @@ fn discovery_answers_as_smccc_says() {
     assert_eq!([a, b, c, d], UID_WORDS.map(u64::from));
     assert_eq!(rig.call(Call::Revision, [0; 5]), [0, 2, 0, 0, 0]);
     let tiers = Tiers { cpu: CpuTier::Hardware, dma: DmaTier::Assume }.to_bits();
-    assert_eq!(rig.call(Call::Features, [0; 5]), [0, 2, 0xff, 0x4020_1000, tiers]);
+    assert_eq!(rig.call(Call::Features, [0; 5]), [0, 2, 0x1ff, 0x4020_1000, tiers]);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn unknown_functions_of_the_range_are_not_supported_and_others_are_not_ours() {
     let rig = Rig::new(&fake, &tlb);
     // A number that doesn't exist, the 32-bit form of one that does, 64-bit forms of UID and revision, the call
     // count (optional, DEN 0028 §6.2), reserved bits.
-    for id in [0xc600_0008, 0xc600_0040, 0x8600_0001, 0xc600_ff01, 0xc600_ff03, 0x8600_ff00, 0xc602_0001] {
+    for id in [0xc600_0009, 0xc600_0040, 0x8600_0001, 0xc600_ff01, 0xc600_ff03, 0x8600_ff00, 0xc602_0001] {
         let not_supported = Some([u64::MAX, id.into(), 0, 0, 4]);
         assert_eq!(dispatch(&fake, &rig.vm, id, &[1, 2, 3, 4, 5]), not_supported, "{id:#x}");
     }
@@ -142,6 +142,7 @@ fn an_argument_that_a_call_does_not_have_is_zero() {
         (Call::Status, 0b0_0011),
         (Call::Faults, 0b0_0011),
         (Call::Read, 0b1_0111),
+        (Call::Devices, 0b0_0011),
     ] {
         for register in (0..5).filter(|r| used >> r & 1 == 0) {
             for value in [1, 1 << 63] {
@@ -385,4 +386,24 @@ fn a_page_whose_place_is_nowhere_is_not_read() {
     assert_eq!(read([RAM, 4096, RAM, 0, 1]), (Error::InvalidParameter, 1));
     assert_eq!(read([RAM, 16 * 4096, RAM, 0, 16]), (Error::InvalidParameter, 16));
     assert_eq!(read([RAM, 32 * 4096, u64::MAX - 7, 0, 16]).0, Error::OutOfRange);
+}
+
+#[test]
+fn devices_are_told_with_the_tier_of_each() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut rig = Rig::new(&fake, &tlb);
+    assert_eq!(rig.call(Call::Devices, [0; 5]), [0, 0, 0, 0, 0]);
+    assert!(rig.vm.devices.add(StreamId(8), DmaTier::Hardware));
+    assert!(rig.vm.devices.add(StreamId(0x100), DmaTier::Digest));
+    assert_eq!(rig.call(Call::Devices, [0; 5]), [0, 0, 2, 0, 0]);
+    assert_eq!(rig.call(Call::Devices, [BUFFER, 9, 0, 0, 0]), [0, 2, 2, 0, 0]);
+    let words = [0, 8, 16, 24].map(|at| fake.read(rig.guest_word(BUFFER + at)));
+    assert_eq!(words, [8, 1, 0x100, 3]);
+    assert_eq!(rig.call(Call::Devices, [BUFFER, 1, 0, 0, 0]), [0, 1, 2, 0, 0]);
+    assert_eq!(rig.refused(Call::Devices, [BUFFER + 4, 1, 0, 0, 0]), (Error::Unaligned, BUFFER + 4));
+    assert_eq!(rig.refused(Call::Devices, [0x1000_0000, 1, 0, 0, 0]), (Error::OutOfRange, 0x1000_0000));
+    for stream in 2..8 {
+        assert!(rig.vm.devices.add(StreamId(stream), DmaTier::Assume));
+    }
+    assert!(!rig.vm.devices.add(StreamId(9), DmaTier::Assume));
 }

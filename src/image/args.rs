@@ -8,6 +8,7 @@
 //! | `memory=SIZE` | RAM; a number with `K`, `M` or `G`, a multiple of 2 MiB, at least 32 MiB | `256M` |
 //! | `device=BB:DD.F` | a PCI function of its own; may be repeated, up to 8 | none |
 //! | `cpu=TIER` | how its vCPUs' writes are to be known: `auto`, `hardware`, `faults` | `auto` |
+//! | `sizes=HOW` | how sizes change under its vCPUs: `auto`, or `hold` them even where the core needs no holding | `auto` |
 //! | `dma=TIER` | how the devices' writes are to be known: `auto`, `hardware`, `stall`, `digest`, `assume` | `auto` |
 //! | `name=NAME` | what its lines on the console begin with: up to 16 of `a-z`, `0-9`, `-` | `vm0`, `vm1`, ... |
 
@@ -24,7 +25,7 @@ use crate::vpci::Bdf;
 /// RAM of a VM whose arguments don't say.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
 /// The most devices one VM can have.
-pub const MAX_DEVICES: usize = 8;
+pub const MAX_DEVICES: usize = strandline::vm::MAX_DEVICES;
 /// The longest text, in bytes: a guest's command line is copied into EL2's heap, which is small.
 pub const MAX_BYTES: usize = 8 << 10;
 /// The longest name, in bytes.
@@ -61,6 +62,8 @@ pub struct VmConfig {
     pub dma: DmaChoice,
     /// How its vCPUs' writes are to be known.
     pub cpu: CpuChoice,
+    /// vCPUs are held for changes of size, whatever the core can bear.
+    pub hold: bool,
     /// The guest's command line.
     pub command_line: String,
 }
@@ -86,7 +89,7 @@ impl fmt::Display for ArgsError {
             Self::Unknown(word) => {
                 write!(
                     f,
-                    "unknown word '{word}' (known: memory=, device=, cpu=, dma=, name=; the guest's own come after --)"
+                    "unknown word '{word}' (known: memory=, device=, cpu=, dma=, sizes=, name=; the guest's own come after --)"
                 )
             }
             Self::Malformed(word, expected) => write!(f, "'{word}': {expected}"),
@@ -118,6 +121,7 @@ pub fn parse(bootargs: &str, index: usize) -> Result<VmConfig, ArgsError> {
         devices: words.devices,
         dma: words.dma.unwrap_or(DmaChoice::Auto),
         cpu: words.cpu.unwrap_or(CpuChoice::Auto),
+        hold: words.hold.unwrap_or(false),
         command_line: command_line.to_string(),
     })
 }
@@ -144,6 +148,7 @@ struct Words {
     devices: Vec<Bdf>,
     dma: Option<DmaChoice>,
     cpu: Option<CpuChoice>,
+    hold: Option<bool>,
 }
 
 impl Words {
@@ -151,6 +156,7 @@ impl Words {
         match word.split_once('=') {
             Some(("memory", value)) => set(&mut self.memory, memory(value), word),
             Some(("device", value)) => self.add_device(value, word),
+            Some(("sizes", value)) => set(&mut self.hold, sizes(value), word),
             Some(("cpu", value)) => set(&mut self.cpu, cpu(value), word),
             Some(("dma", value)) => set(&mut self.dma, dma(value), word),
             Some(("name", value)) => set(&mut self.name, name(value), word),
@@ -224,6 +230,14 @@ fn cpu(value: &str) -> Result<CpuChoice, &'static str> {
     }
 }
 
+fn sizes(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "auto" => Ok(false),
+        "hold" => Ok(true),
+        _ => Err("one of auto, hold"),
+    }
+}
+
 fn dma(value: &str) -> Result<DmaChoice, &'static str> {
     match value {
         "auto" => Ok(DmaChoice::Auto),
@@ -263,6 +277,7 @@ mod tests {
             devices: Vec::new(),
             dma: DmaChoice::Auto,
             cpu: CpuChoice::Auto,
+            hold: false,
             command_line: String::new(),
         };
         assert_eq!(parse("", 3), Ok(plain.clone()));

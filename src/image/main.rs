@@ -38,6 +38,8 @@ mod machine;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod mapping;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod midr;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod mmio;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod psci;

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ptr::with_exposed_provenance;
 
 use strandline::addr::StreamId;
-use strandline::smmu::{Bbml, FaultEvent, GlobalErrorReport, GlobalErrors, Limits, Mmio, Options, Smmu};
+use strandline::smmu::{FaultEvent, GlobalErrorReport, GlobalErrors, Limits, Mmio, Options, Smmu};
 
 use super::console::say;
 use super::irq::{self, Pending};
@@ -67,14 +67,7 @@ fn start(node: &SmmuNode, platform: &'static Platform) -> Result<RealSmmu, Strin
     let registers = registers(node.region).ok_or("its registers need 128 KiB at a multiple of 64 KiB")?;
     let limits = Limits { coherent: node.coherent, ..Limits::default() };
     let options = Options { limits, ..Options::default() };
-    let smmu = Smmu::new(platform, registers, &options).map_err(|error| format!("{error}"))?;
-    if smmu.features().bbml != Bbml::Level2 {
-        return Err(format!(
-            "break-before-make {}: only level 2 (IDR3.BBML) is supported yet",
-            smmu.features().bbml
-        ));
-    }
-    Ok(smmu)
+    Smmu::new(platform, registers, &options).map_err(|error| format!("{error}"))
 }
 
 fn registers(region: Region) -> Option<Mmio> {

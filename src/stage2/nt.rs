@@ -69,7 +69,7 @@ fn unmark(memory: &impl Memory, swaps: &[Swap]) {
 }
 
 /// Blocks with nT take the places; when no entry of what they replace is left, nT goes. Where that is not sure it stays:
-/// the next start or stop clears it.
+/// the next start or stop of a log there clears it.
 fn merge(
     memory: &impl Memory,
     swaps: &[Swap],

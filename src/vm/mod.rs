@@ -3,13 +3,40 @@
 mod faults;
 
 use spin::{Mutex, RwLock};
-use strandline_abi::{CpuTier, LogStatus};
+use strandline_abi::{CpuTier, DeviceRecord, DmaTier, LogStatus};
 
 pub use faults::FaultLog;
 
+use crate::addr::StreamId;
 use crate::address_space::AddressSpace;
 use crate::dirty_log::DirtyLog;
 use crate::hw::{CommandCounts, DmaTlb, Platform};
+
+/// The most devices of a VM.
+pub const MAX_DEVICES: usize = 8;
+
+/// The devices of a VM.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Devices {
+    records: [DeviceRecord; MAX_DEVICES],
+    count: usize,
+}
+
+impl Devices {
+    /// Adds one; `false`, and nothing is done, where there are [`MAX_DEVICES`] already.
+    pub fn add(&mut self, stream: StreamId, tier: DmaTier) -> bool {
+        let Some(place) = self.records.get_mut(self.count) else { return false };
+        *place = DeviceRecord { stream: stream.0.into(), tier: tier.code().into() };
+        self.count += 1;
+        true
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn records(&self) -> &[DeviceRecord] {
+        self.records.get(..self.count).unwrap_or_default()
+    }
+}
 
 /// One VM. Where two of its locks are taken, the log's comes first and the address space's second.
 #[derive(Debug)]
@@ -18,6 +45,8 @@ pub struct Vm<'d, D> {
     pub space: RwLock<AddressSpace<'d, D>>,
     /// Its log. One operation runs at a time; a second one is answered with *busy*.
     pub log: Mutex<DirtyLog>,
+    /// Its devices, and how their writes come to be known: what the call *devices* tells.
+    pub devices: Devices,
     /// Accesses of its devices that an SMMU stopped.
     pub faults: Mutex<FaultLog>,
 }
@@ -32,7 +61,12 @@ impl<'d, D: DmaTlb> Vm<'d, D> {
     /// A VM with this address space and this log, which is off.
     #[must_use]
     pub fn with_log(space: AddressSpace<'d, D>, log: DirtyLog) -> Self {
-        Self { space: RwLock::new(space), log: Mutex::new(log), faults: Mutex::new(FaultLog::new()) }
+        Self {
+            space: RwLock::new(space),
+            log: Mutex::new(log),
+            devices: Devices::default(),
+            faults: Mutex::new(FaultLog::new()),
+        }
     }
 }
 
@@ -69,6 +103,10 @@ pub fn status<P: Platform, D: DmaTlb>(
         free_frames: platform.free_frames() as u64,
         write_faults: space.write_faults(),
         key_source: log.key_source().code().into(),
+        holds: statistics.holds,
+        digest_bytes: crate::dirty_log::DIGEST_BYTES,
+        page_read_ns: log.digest_cost().page_read_ns,
+        page_digest_ns: log.digest_cost().page_digest_ns,
     }
 }
 

@@ -36,6 +36,10 @@ pub fn shows_as_what_the_log_can_see(story: &mut Story<'_>) -> Checked {
         println!("  makes no difference to it; one with HTTU shows it: scripts/run --httu");
         return Ok(());
     }
+    if story.bbml == 0 {
+        println!("  left out: under this SMMU no size can change, so that its view is of pages always");
+        return Ok(());
+    }
     let blocks = log_one_byte(story, &edu, GIB)?;
     let pages = log_one_byte(story, &edu, PAGE_BYTES)?;
     println!("                       by blocks of 1 GiB     by pages of 4 KiB");

@@ -27,6 +27,8 @@ pub struct Story<'a> {
     pub edu: Option<Edu>,
     /// Where in RAM things are.
     pub places: Places,
+    /// The SMMU's break-before-make level, as the command line says (`bbml=N`; 2 where it doesn't).
+    pub bbml: u64,
     /// Random numbers.
     pub rng: Rng,
     step: u32,
@@ -75,7 +77,8 @@ impl<'a> Story<'a> {
         );
         let places = Places::cut(guest).ok_or_else(|| reason!("too little free RAM: {}", guest.free))?;
         let edu = if guest.tree.args().has("nodma") { None } else { Some(Edu::of(guest)?) };
-        Ok(Self { guest, edu, places, rng: Rng::new(SEED), step: 0, checks: 0 })
+        let bbml = guest.tree.args().number_or("bbml", 2)?;
+        Ok(Self { guest, edu, places, bbml, rng: Rng::new(SEED), step: 0, checks: 0 })
     }
 
     /// Prints the headline of the next step.

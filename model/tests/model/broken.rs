@@ -74,6 +74,8 @@ pub enum Fault {
     StoreBarrierAfterClean,
     /// Sizes change in DMA views as if the SMMU were of BBML 2.
     SizesChangedDirectly,
+    /// A start invalidates nothing in DMA views.
+    NoInvalidationAtStart,
     /// Tables are linked without having been cleaned.
     NoCleanBeforeLink,
     /// What is swapped for a table is not cleaned.
@@ -332,7 +334,9 @@ impl<D: DmaTlb> DmaTlb for BrokenTlb<'_, '_, D> {
         self.early.set(Some(vmid));
         match (self.platform.fault, self.platform.phase.get()) {
             (Fault::NoDmaInvalidationAfterClean | Fault::InvalidationBeforeClean, Phase::Sync) => Ok(()),
-            (Fault::NoInvalidationBeforeFree, Phase::Stop) => Ok(()),
+            (Fault::NoInvalidationBeforeFree, Phase::Stop) | (Fault::NoInvalidationAtStart, Phase::Start) => {
+                Ok(())
+            }
             (Fault::InvalidationAfterDelivery, Phase::Sync) => {
                 self.late.set(Some((vmid, scope)));
                 Ok(())

@@ -116,6 +116,14 @@ fn sizes_that_change_below_bbml_2_as_at_bbml_2_conflict() {
 }
 
 #[test]
+fn start_that_invalidates_nothing_loses_and_with_nt_alone_conflicts() {
+    for (bbml, account) in [(0, "lost"), (1, "SmmuTlbConflict"), (2, "lost")] {
+        let (_, found) = caught(Fault::NoInvalidationAtStart, |p| p.smmu.bbml = bbml);
+        assert!(found.contains(account), "{found}");
+    }
+}
+
+#[test]
 fn sizes_that_change_as_the_smmu_bears_it_do_not_conflict() {
     for seed in 0..SEEDS {
         for bbml in 0..2 {

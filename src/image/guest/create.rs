@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use strandline::addr::{Ipa, IpaRange, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region as Mapped};
-use strandline::dirty_log::DirtyLog;
+use strandline::dirty_log::{DigestCost, DirtyLog};
 use strandline::frames::Frames;
 use strandline::hw::{Barrier, Cpu, Tlbi, Vttbr};
 use strandline::smmu::{Httu, Stage2Config};
@@ -23,6 +23,7 @@ use crate::guest_dt::{self, GuestDescription};
 use crate::guest_map;
 use crate::loader::{self, LoadPlan, Placement};
 use crate::machine::Region;
+use crate::midr;
 use crate::smmus::{RealSmmu, Stream};
 use crate::vcpu::Vcpu;
 use crate::vpci::{self, AssignedFunction, BarMapping, VirtualPci, Window};
@@ -47,6 +48,10 @@ pub(super) fn create<'a>(
 
     let vmid = Vmid(index as u16 + 1);
     let mut space = Space::new(host.platform, format, vmid).map_err(text)?;
+    let direct = midr::never_conflicts(host.cpu.midr, host.cpu.bbm) && !config.hold;
+    if direct {
+        space = space.with_direct_swap();
+    }
     invalidate(host, &space);
     let (functions, streams) = assign(host, config)?;
     let views = add_dma_views(host, smmus, &mut space, &streams, config.dma, ram)?;
@@ -58,11 +63,26 @@ pub(super) fn create<'a>(
 
     let pci = host.pci.as_ref().map(|p| VirtualPci::new(&p.ecam, functions)).unwrap_or_default();
     let (key, source) = host.entropy.key(index);
-    let log = DirtyLog::new(cpu_tier).with_key(key, source);
+    let cost = DigestCost::measure(host.platform, ram.start(), 256);
+    let log = DirtyLog::new(cpu_tier).with_key(key, source).with_digest_cost(cost);
     announce(config, range, ram, &space, &streams, &log);
+    if direct {
+        say!(
+            "strandline: VM {}: its vCPUs run on while blocks are split: this core never raises conflict aborts",
+            config.name
+        );
+    }
+    let mut vm = Vm::with_log(space, log);
+    for (device, (smmu, stream)) in config.devices.iter().zip(&streams) {
+        let view = views.iter().find(|(known, _)| known == smmu).map_or(0, |(_, view)| *view);
+        let tier = vm.space.get_mut().dma_views().nth(view).map_or(DmaTier::None, |dma| dma.tier);
+        if !vm.devices.add(*stream, tier) {
+            return Err(format!("device {device}: a VM has at most {} devices", strandline::vm::MAX_DEVICES));
+        }
+    }
     Ok(Guest {
         name: &config.name,
-        vm: Vm::with_log(space, log),
+        vm,
         vcpu: Vcpu::new(kernel.entry.0, placement.dtb.start.0),
         uart: Vuart::default(),
         pci,

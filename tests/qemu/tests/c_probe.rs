@@ -25,9 +25,10 @@ fn all_as_expected(outcome: Outcome, fewest: usize) -> Outcome {
 fn every_call_flag_and_error_is_as_the_contract_says() {
     let outcome = all_as_expected(c_probe().option("--config", "dma=assume").run(), 405);
     let rows = rows(&outcome);
-    for call in
-        ["uid", "revision", "features", "start", "sync", "clear", "stop", "status", "faults", "read", "psci"]
-    {
+    for call in [
+        "uid", "revision", "features", "start", "sync", "clear", "stop", "status", "faults", "read",
+        "devices", "psci",
+    ] {
         assert!(rows.iter().any(|row| row.starts_with(call)), "no row tries {call}{}", outcome.show());
     }
     for status in
