@@ -15,6 +15,12 @@ pub const NO_DMA_SPLIT: bool = cfg!(sabotage = "no_dma_split");
 pub const DIGEST_OF_THE_SYNC: bool = cfg!(sabotage = "digest_of_the_sync");
 /// A start ends with two invalidations of each DMA view.
 pub const SECOND_VMALL: bool = cfg!(sabotage = "second_vmall");
+/// No invalidation of a DMA view after a clean.
+pub const NO_DMA_INVALIDATION: bool = cfg!(sabotage = "no_dma_invalidation");
+/// A start ends with no invalidation of the DMA views.
+pub const NO_SPLIT_INVALIDATION: bool = cfg!(sabotage = "no_split_invalidation");
+/// No CMD_SYNC before a sync walks a DMA view.
+pub const NO_SYNC_BEFORE_WALK: bool = cfg!(sabotage = "no_sync_before_walk");
 
 /// The fault that is built in, for the image's banner.
 pub const NAME: Option<&str> = option_env!("STRANDLINE_SABOTAGE");

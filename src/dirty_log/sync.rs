@@ -162,7 +162,9 @@ fn collect<P: Platform, D: DmaTlb>(
         }
     }
     if flags.names(LogSource::Dma) {
-        collect_dma_updates(platform, space)?;
+        if !sabotage::NO_SYNC_BEFORE_WALK {
+            collect_dma_updates(platform, space)?;
+        }
         ranges.clone().for_each(|range| digest::compare(platform, space, ledger, range, clean));
         for dma in space.dma_views().filter(|dma| dma.tier != DmaTier::Digest) {
             let mode = if dma.tier == DmaTier::Hardware { mode } else { Harvest::Assume };
@@ -173,7 +175,10 @@ fn collect<P: Platform, D: DmaTlb>(
                     hull = Some(grown(hull, at, n));
                 });
             }
-            if cleaned && let Some((first, end)) = hull {
+            if cleaned
+                && !sabotage::NO_DMA_INVALIDATION
+                && let Some((first, end)) = hull
+            {
                 dma.view.walker.invalidate_leaves(platform, &dma.view.tree, first, end)?;
             }
         }

@@ -4,8 +4,8 @@
 //! what is to be mapped. [`VirtualPci`] is the configuration space the VM sees: its own functions and nothing else.
 //! [`Ownership`] keeps an isolation group in one VM. [`quiesce`] takes a function away.
 //!
-//! Only functions on the root bus can be assigned so far, and none has interrupts: neither capability lists nor interrupt
-//! pins are shown until there are virtual interrupts to deliver.
+//! Only functions on the root bus can be assigned so far, and none has interrupts: neither MSI nor interrupt pins are
+//! shown until there are virtual interrupts to deliver. A virtio function is assigned if it is behind the SMMU.
 
 mod assign;
 mod bar;
@@ -16,6 +16,7 @@ mod config;
 mod fake;
 mod function;
 mod ownership;
+mod virtio;
 mod virtual_pci;
 mod window;
 

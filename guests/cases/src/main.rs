@@ -21,7 +21,11 @@ mod bad_log;
 #[cfg(target_os = "none")]
 mod calls;
 #[cfg(target_os = "none")]
+mod devices;
+#[cfg(target_os = "none")]
 mod digest;
+#[cfg(target_os = "none")]
+mod dma;
 #[cfg(target_os = "none")]
 mod ending;
 #[cfg(target_os = "none")]
@@ -36,6 +40,8 @@ mod pci;
 mod places;
 #[cfg(target_os = "none")]
 mod shadow;
+#[cfg(target_os = "none")]
+mod shadow_dma;
 #[cfg(target_os = "none")]
 mod stage1;
 #[cfg(target_os = "none")]
@@ -56,8 +62,8 @@ mod run {
     use guest_rt::{power, println, reason};
 
     use crate::{
-        aarch32, aborts, bad, calls, digest, ending, fuzz, marks, odd, pci, shadow, stage1, start, storm,
-        undefined, waiting,
+        aarch32, aborts, bad, calls, digest, dma, ending, fuzz, marks, odd, pci, shadow, shadow_dma, stage1,
+        start, storm, undefined, waiting,
     };
 
     guest_rt::guest_main!(main);
@@ -71,6 +77,7 @@ mod run {
         ("bad", bad::every_bad_input_is_refused),
         ("cpu-off", ending::cpu_off),
         ("digest", digest::a_copy_kept_by_the_log_is_equal_in_the_end),
+        ("dma", dma::every_round_reports_what_devices_wrote),
         ("fault", ending::touches_what_is_not_there),
         ("fault-cost", start::first_writes_have_their_price),
         ("fault-exec", ending::executes_a_device),
@@ -82,6 +89,7 @@ mod run {
         ("registers", undefined::every_register_goes_through_or_is_undefined),
         ("reset", ending::reset),
         ("shadow", shadow::every_round_reports_what_was_written),
+        ("shadow-dma", shadow_dma::a_copy_by_the_log_is_the_memory),
         ("smc", calls::smc_is_not_supported),
         ("spam", ending::prints_much),
         ("stage1", stage1::own_translation_may_point_anywhere),

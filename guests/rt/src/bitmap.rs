@@ -76,6 +76,15 @@ impl<'a, W: Words + ?Sized> Bitmap<'a, W> {
         })
     }
 
+    /// The pages of this bitmap whose bit `other` doesn't have.
+    #[must_use]
+    pub fn outside<V: Words + ?Sized>(&self, other: &V) -> Tally {
+        let mut tally = Tally::default();
+        let has = |page| other.word(page / PAGES_PER_WORD) >> (page % PAGES_PER_WORD) & 1 != 0;
+        self.ones(0..self.pages).filter(|page| !has(*page)).for_each(|page| tally.add(page));
+        tally
+    }
+
     /// Whether the bits behind the last page, up to the end of the last word, are zero.
     #[must_use]
     pub fn ends_clean(&self) -> bool {

@@ -22,6 +22,8 @@ pub const CLASS: u64 = 0x08;
 pub const HEADER: u64 = 0x0c;
 /// Offset of BAR 0.
 pub const BAR0: u64 = 0x10;
+/// Offset of the pointer to the first capability (7:0).
+pub const CAPABILITIES: u64 = 0x34;
 
 /// Command register: the function answers at its memory BARs.
 pub const COMMAND_MEMORY: u32 = 1 << 1;
@@ -106,8 +108,18 @@ impl Pci {
     /// Where BAR 0 of `function`, `bytes` long, is in the CPU's addresses; `None` where it is unassigned.
     #[must_use]
     pub fn bar0(&self, function: Function, bytes: u64) -> Option<Area> {
-        let bar = Bar::new(self.read32(function, BAR0), self.read32(function, BAR0 + 4))?;
-        if bar.address == 0 { None } else { self.memory.to_cpu(bar.address, bytes) }
+        self.bar(function, 0, Area::new(0, bytes)?)
+    }
+
+    /// Where `part` of BAR `index` of `function` is in the CPU's addresses; `None` where that is unassigned.
+    #[must_use]
+    pub fn bar(&self, function: Function, index: u64, part: Area) -> Option<Area> {
+        let at = BAR0 + 4 * index;
+        let bar = Bar::new(self.read32(function, at), self.read32(function, at + 4))?;
+        if bar.address == 0 {
+            return None;
+        }
+        self.memory.to_cpu(bar.address.checked_add(part.start())?, part.bytes())
     }
 
     /// Sets `bits` of the command register (writing zero to the status register changes nothing there).

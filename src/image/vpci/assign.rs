@@ -12,6 +12,7 @@ use super::config::{
     BARS, COMMAND_INTX_DISABLE, COMMAND_MEMORY, COMMAND_STATUS, ConfigSpace, HEADER, HEADER_LAYOUT, IDS, ROM,
 };
 use super::function::{disable, is_present};
+use super::virtio::{self, Standing};
 use super::window::{HostWindows, Window};
 
 /// A run of device pages to be mapped in a VM's CPU view, as device memory, readable and writable. Never part of a DMA
@@ -77,8 +78,10 @@ pub enum AssignError {
     Bridge(Bdf),
     /// Its header has a layout that isn't known; carries the layout.
     Header(Bdf, u8),
-    /// It is a virtio function.
-    Virtio(Bdf),
+    /// It is a virtio function whose transactions the SMMU would not see.
+    VirtioAround(Bdf),
+    /// It is a virtio function, and can't tell its features.
+    VirtioUnknown(Bdf),
     /// A BAR that can't be understood: its index, and what it read after all ones were written.
     OddBar(Bdf, usize, u64),
     /// No room in the host's windows for a BAR: its index, and its bytes.
@@ -94,8 +97,13 @@ impl fmt::Display for AssignError {
             Self::NoDevice(bdf) => write!(f, "no device at {bdf}"),
             Self::Bridge(bdf) => write!(f, "{bdf} is a bridge: it stays with the hypervisor"),
             Self::Header(bdf, layout) => write!(f, "{bdf} has a header of unknown layout {layout:#x}"),
-            Self::Virtio(bdf) => {
-                write!(f, "{bdf} is virtio: not verified to be behind the SMMU: not supported yet")
+            Self::VirtioAround(bdf) => write!(
+                f,
+                "{bdf} is virtio without VIRTIO_F_ACCESS_PLATFORM, it would go round the SMMU: give it \
+                 disable-legacy=on,iommu_platform=on"
+            ),
+            Self::VirtioUnknown(bdf) => {
+                write!(f, "{bdf} is virtio that doesn't tell its features: it may go round the SMMU")
             }
             Self::OddBar(bdf, index, mask) => {
                 write!(f, "{bdf}: BAR {index} can't be sized, it reads {mask:#x}")
@@ -126,6 +134,7 @@ pub fn assign(
     check(host, bdf)?;
     disable(host, bdf);
     switch_off(host, bdf);
+    check_virtio(host, bdf)?;
     host.write32(bdf, ROM, 0);
     let found = memory_bars(host, bdf)?;
     let mut bars = Vec::new();
@@ -158,16 +167,20 @@ fn check(host: &impl ConfigSpace, bdf: Bdf) -> Result<(), AssignError> {
         1 => return Err(AssignError::Bridge(bdf)),
         layout => return Err(AssignError::Header(bdf, layout as u8)),
     }
-    if is_virtio(host.read32(bdf, IDS)) {
-        return Err(AssignError::Virtio(bdf));
-    }
     Ok(())
 }
 
-/// Virtio 1.2, §4.1.2: vendor 0x1af4, devices 0x1000 to 0x107f. Such a function may bypass the SMMU; whether it does
-/// depends on a feature bit that only its driver can read.
-const fn is_virtio(ids: u32) -> bool {
-    ids & 0xffff == 0x1af4 && matches!(ids >> 16, 0x1000..=0x107f)
+/// Whether it is no virtio function, or one that the SMMU sees.
+fn check_virtio(host: &impl ConfigSpace, bdf: Bdf) -> Result<(), AssignError> {
+    let ids = host.read32(bdf, IDS);
+    if !virtio::is_virtio(ids) {
+        return Ok(());
+    }
+    match virtio::standing(host, bdf, ids) {
+        Standing::Behind => Ok(()),
+        Standing::Around => Err(AssignError::VirtioAround(bdf)),
+        Standing::Unknown => Err(AssignError::VirtioUnknown(bdf)),
+    }
 }
 
 /// The memory BARs, all registers left at zero.

@@ -26,23 +26,24 @@ const FIRST_EXTENDED: u16 = 0x100;
 const MOST: usize = (0x100 - FIRST as usize) / 4;
 const MOST_EXTENDED: usize = (0x1000 - FIRST_EXTENDED as usize) / 8;
 
-/// Where the capability `id` stands.
-fn find(host: &impl ConfigSpace, bdf: Bdf, id: u8) -> Option<u16> {
-    if host.read32(bdf, COMMAND_STATUS) & STATUS_CAPABILITIES == 0 {
-        return None;
-    }
-    let mut offset = pointer(host.read32(bdf, CAPABILITIES));
-    for _ in 0..MOST {
+/// Where each capability stands, and its first word, in the list's order.
+pub(super) fn list(host: &impl ConfigSpace, bdf: Bdf) -> impl Iterator<Item = (u16, u32)> {
+    let listed = host.read32(bdf, COMMAND_STATUS) & STATUS_CAPABILITIES != 0;
+    let mut offset = if listed { pointer(host.read32(bdf, CAPABILITIES)) } else { 0 };
+    core::iter::from_fn(move || {
         if offset < FIRST {
             return None;
         }
-        let header = host.read32(bdf, offset);
-        if header as u8 == id {
-            return Some(offset);
-        }
-        offset = pointer(header >> 8);
-    }
-    None
+        let found = (offset, host.read32(bdf, offset));
+        offset = pointer(found.1 >> 8);
+        Some(found)
+    })
+    .take(MOST)
+}
+
+/// Where the capability `id` stands.
+fn find(host: &impl ConfigSpace, bdf: Bdf, id: u8) -> Option<u16> {
+    list(host, bdf).find(|(_, header)| *header as u8 == id).map(|(offset, _)| offset)
 }
 
 /// A capability pointer, its two reserved bits masked.

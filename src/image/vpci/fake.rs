@@ -10,6 +10,44 @@ use super::config::ConfigSpace;
 struct Function {
     words: [u32; 1024],
     writable: [u32; 1024],
+    virtio: Option<Virtio>,
+}
+
+/// The common configuration of a virtio function, at the start of BAR 4.
+struct Virtio {
+    features: u64,
+    select: u32,
+    status: u32,
+}
+
+/// Its PCI configuration access capability.
+const ACCESS: usize = 0x98;
+
+impl Function {
+    /// The register that the window of the PCI configuration access is on, and its bytes.
+    fn window(&self, offset: u16) -> Option<(u32, u32)> {
+        let inside = self.virtio.is_some() && usize::from(offset) == ACCESS + 16;
+        let [bar, at, length] = [1, 2, 3].map(|word| self.words[ACCESS / 4 + word]);
+        (inside && bar == 4 && matches!(length, 1 | 4)).then_some((at, length))
+    }
+
+    fn read_window(&self, at: (u32, u32)) -> u32 {
+        let Some(virtio) = &self.virtio else { return u32::MAX };
+        match at {
+            (0x00, 4) => virtio.select,
+            (0x04, 4) => virtio.features.checked_shr(virtio.select * 32).unwrap_or(0) as u32,
+            _ => u32::MAX,
+        }
+    }
+
+    fn write_window(&mut self, at: (u32, u32), value: u32) {
+        let Some(virtio) = &mut self.virtio else { return };
+        match at {
+            (0x00, 4) => virtio.select = value,
+            (0x14, 1) => virtio.status = value & 0xff,
+            other => panic!("the register {other:x?} is not for EL2 to write"),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -74,9 +112,41 @@ impl FakeHost {
         (host, device)
     }
 
+    /// Adds a modern virtio function that offers `features`, and that a driver has used: MSI-X at 0x40, the common
+    /// configuration at 0x50, ISR at 0x60, a structure of a later kind at 0x70, notifications at 0x80, PCI configuration
+    /// access at 0x98.
+    pub fn add_virtio(&self, bdf: Bdf, features: u64) {
+        self.add(bdf, 0x1044_1af4);
+        self.set(bdf, 0x04, 0x0010_0000);
+        self.set(bdf, 0x34, 0x40);
+        self.set_bars(bdf, &[0, 0, 0, 0, 0xffff_c00c, 0xffff_ffff]);
+        self.set(bdf, 0x40, 0x0001_5011);
+        let words = [
+            (0x50, [0x0110_6009, 4, 0x0000, 0x1000]),
+            (0x60, [0x0310_7009, 4, 0x1000, 0x1000]),
+            (0x70, [0x0810_8009, 4, 0x2000, 0x1000]),
+            (0x80, [0x0214_9809, 4, 0x3000, 0x1000]),
+        ];
+        for (at, words) in words {
+            (at..).step_by(4).zip(words).for_each(|(at, word)| self.set(bdf, at, word));
+        }
+        self.set(bdf, 0x90, 4);
+        self.set(bdf, 0x98, 0x0514_0009);
+        for offset in [0x9c, 0xa0, 0xa4] {
+            self.register(bdf, offset, 0, u32::MAX);
+        }
+        let virtio = Virtio { features, select: 0, status: 0x0f };
+        self.functions.borrow_mut().get_mut(&bdf).unwrap().virtio = Some(virtio);
+    }
+
+    /// The device status of a virtio function.
+    pub fn virtio_status(&self, bdf: Bdf) -> u32 {
+        self.functions.borrow()[&bdf].virtio.as_ref().unwrap().status
+    }
+
     /// Adds a function with a type-0 header and the usual command bits.
     pub fn add(&self, bdf: Bdf, ids: u32) {
-        let function = Function { words: [0; 1024], writable: [0; 1024] };
+        let function = Function { words: [0; 1024], writable: [0; 1024], virtio: None };
         self.functions.borrow_mut().insert(bdf, function);
         self.set(bdf, 0x00, ids);
         self.register(bdf, 0x04, 0, 0x0547);
@@ -91,7 +161,8 @@ impl FakeHost {
         }
     }
 
-    fn register(&self, bdf: Bdf, offset: u16, value: u32, writable: u32) {
+    /// Sets a word, and which of its bits can be written.
+    pub fn register(&self, bdf: Bdf, offset: u16, value: u32, writable: u32) {
         self.set(bdf, offset, value);
         let mut functions = self.functions.borrow_mut();
         functions.get_mut(&bdf).unwrap().writable[usize::from(offset / 4)] = writable;
@@ -118,13 +189,21 @@ impl FakeHost {
 impl ConfigSpace for FakeHost {
     fn read32(&self, bdf: Bdf, offset: u16) -> u32 {
         assert!(offset.is_multiple_of(4) && offset < 4096, "no word at {offset:#x}");
-        self.functions.borrow().get(&bdf).map_or(u32::MAX, |f| f.words[usize::from(offset / 4)])
+        let functions = self.functions.borrow();
+        let Some(function) = functions.get(&bdf) else { return u32::MAX };
+        match function.window(offset) {
+            Some(at) => function.read_window(at),
+            None => function.words[usize::from(offset / 4)],
+        }
     }
 
     fn write32(&self, bdf: Bdf, offset: u16, value: u32) {
         assert!(offset.is_multiple_of(4) && offset < 4096, "no word at {offset:#x}");
         self.writes.borrow_mut().push((bdf, offset, value));
         if let Some(function) = self.functions.borrow_mut().get_mut(&bdf) {
+            if let Some(at) = function.window(offset) {
+                return function.write_window(at, value);
+            }
             let (index, mask) = (usize::from(offset / 4), function.writable[usize::from(offset / 4)]);
             function.words[index] = function.words[index] & !mask | value & mask;
         }

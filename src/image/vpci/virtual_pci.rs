@@ -7,7 +7,8 @@
 //! Shown are identity and class, the BARs, and of the command register two bits. BARs can be sized but not moved:
 //! what is mapped is what they read. Memory decode is the guest's bit in its own view only: the function itself goes
 //! on decoding while its BARs are mapped, since an access that nobody answers may end in an SError. Everything else
-//! reads as zero and ignores writes: no interrupt pin, no capabilities, no expansion ROM.
+//! reads as zero and ignores writes: no interrupt pin, no expansion ROM, no capabilities but those by which a virtio
+//! function says where its structures are.
 
 use alloc::vec::Vec;
 
@@ -17,6 +18,7 @@ use super::config::{
     BAR0, BARS, CLASS, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_MEMORY, COMMAND_STATUS, ConfigSpace,
     HEADER, HEADER_MULTI_FUNCTION, IDS, STATUS, STATUS_CAPABILITIES, STATUS_INTX, SUBSYSTEM,
 };
+use super::virtio::{is_virtio, shown_capabilities};
 use crate::guest_map::ECAM_BYTES;
 use crate::mmio::Width;
 
@@ -127,6 +129,8 @@ struct VirtualFunction {
     /// The guest's own command register.
     command: u32,
     bars: [BarWord; BARS],
+    /// Registers of its capability list, the pointer to the first among them, and what they show.
+    capabilities: Vec<(u16, u32)>,
 }
 
 /// What one BAR register shows.
@@ -154,14 +158,16 @@ const COMMAND_GUEST: u32 = COMMAND_MEMORY | COMMAND_BUS_MASTER;
 impl VirtualFunction {
     fn new(host: &impl ConfigSpace, assigned: AssignedFunction, number: u8) -> Self {
         let bdf = assigned.bdf();
+        let ids = host.read32(bdf, IDS);
         Self {
             guest: bdf.sibling(number),
             multi_function: number != 0,
-            ids: host.read32(bdf, IDS),
+            ids,
             class: host.read32(bdf, CLASS),
             subsystem: host.read32(bdf, SUBSYSTEM),
             command: 0,
             bars: bar_words(assigned.bars()),
+            capabilities: if is_virtio(ids) { shown_capabilities(host, bdf) } else { Vec::new() },
             assigned,
         }
     }
@@ -171,12 +177,16 @@ impl VirtualFunction {
             IDS => self.ids,
             COMMAND_STATUS => {
                 let status = host.read32(self.assigned.bdf(), COMMAND_STATUS) & STATUS;
-                status & !(STATUS_CAPABILITIES | STATUS_INTX) | self.command
+                let listed = if self.capabilities.is_empty() { 0 } else { STATUS_CAPABILITIES };
+                status & !(STATUS_CAPABILITIES | STATUS_INTX) | listed | self.command
             }
             CLASS => self.class,
             HEADER if self.multi_function => HEADER_MULTI_FUNCTION,
             SUBSYSTEM => self.subsystem,
-            _ => bar_index(register).and_then(|i| self.bars.get(i)).map_or(0, |word| word.shown()),
+            _ => match bar_index(register).and_then(|i| self.bars.get(i)) {
+                Some(bar) => bar.shown(),
+                None => self.capabilities.iter().find(|word| word.0 == register).map_or(0, |word| word.1),
+            },
         }
     }
 

@@ -76,7 +76,11 @@ fn a_device_that_cannot_be_given_away_is_named() {
     refused(good().option("--config", "device=00:04.0").qemu(&bridge), "00:04.0 is a bridge");
     refused(good().option("--config", "device=01:00.0").qemu(&bridge), "01:00.0");
     let virtio = ["-device", "virtio-rng-pci,addr=06.0"];
-    refused(good().option("--config", "device=00:06.0").qemu(&virtio), "00:06.0");
+    let around = "00:06.0 is virtio without VIRTIO_F_ACCESS_PLATFORM, it would go round the SMMU: give it \
+                  disable-legacy=on,iommu_platform=on";
+    refused(good().option("--config", "device=00:06.0").qemu(&virtio), around);
+    let modern = ["-device", "virtio-rng-pci,addr=06.0,disable-legacy=on"];
+    refused(good().option("--config", "device=00:06.0").qemu(&modern), around);
 }
 
 #[test]

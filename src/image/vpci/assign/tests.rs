@@ -169,15 +169,27 @@ fn multi_function_flag_is_no_part_of_the_layout() {
 }
 
 #[test]
-fn virtio_is_refused_and_other_devices_of_its_vendor_are_not() {
+fn virtio_that_offers_access_platform_is_assigned() {
+    let (host, device) = (FakeHost::default(), bdf("00:04.0"));
+    host.add_virtio(device, 1 << 33 | 1 << 32);
+    assert_eq!(assigned(&host, device).map(|bars| bars.len()), Ok(1));
+}
+
+#[test]
+fn virtio_that_would_go_round_the_smmu_is_refused_and_other_devices_of_its_vendor_are_not() {
     let host = FakeHost::default();
-    for (device, ids) in [("00:04.0", 0x1005_1af4), ("00:05.0", 0x107f_1af4), ("00:06.0", 0x1110_1af4)] {
+    host.add_virtio(bdf("00:04.0"), 1 << 32);
+    for (device, ids) in [("00:05.0", 0x1005_1af4), ("00:06.0", 0x107f_1af4), ("00:07.0", 0x1110_1af4)] {
         host.add(bdf(device), ids);
     }
-    let text = "00:04.0 is virtio: not verified to be behind the SMMU: not supported yet";
+    let text = "00:04.0 is virtio without VIRTIO_F_ACCESS_PLATFORM, it would go round the SMMU: give it \
+                disable-legacy=on,iommu_platform=on";
     assert_eq!(refused(&host, bdf("00:04.0")), text);
-    assert_eq!(assigned(&host, bdf("00:05.0")), Err(AssignError::Virtio(bdf("00:05.0"))));
-    assert_eq!(assigned(&host, bdf("00:06.0")), Ok(Vec::new()));
+    assert_eq!(assigned(&host, bdf("00:05.0")), Err(AssignError::VirtioAround(bdf("00:05.0"))));
+    let text = "00:06.0 is virtio that doesn't tell its features: it may go round the SMMU";
+    assert_eq!(refused(&host, bdf("00:06.0")), text);
+    assert_eq!(assigned(&host, bdf("00:07.0")), Ok(Vec::new()));
+    assert_eq!(host.read32(bdf("00:04.0"), 0x04) & 0xffff, 0x0400, "what is refused is quiet");
 }
 
 #[test]

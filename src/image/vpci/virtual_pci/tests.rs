@@ -74,6 +74,26 @@ fn no_capability_interrupt_or_rom_is_shown() {
 }
 
 #[test]
+fn structures_of_a_virtio_function_are_shown_and_cannot_be_written() {
+    const VIRTIO: u64 = 0x2_0000;
+    let (host, device) = (FakeHost::default(), bdf("00:04.0"));
+    host.add_virtio(device, 1 << 33 | 1 << 32);
+    let mut pci = virtual_pci(&host, &[device]);
+    for offset in (0x34..0x100).step_by(4) {
+        pci.write(&host, VIRTIO + offset, Width::Word, 0xffff_ffff);
+    }
+    assert!(host.take_writes().is_empty());
+    assert_eq!(pci.read(&host, VIRTIO + 0x06, Width::Half), 0x0010, "there is a list");
+    assert_eq!(pci.read(&host, VIRTIO + 0x34, Width::Word), 0x50);
+    assert_eq!(pci.read(&host, VIRTIO + 0x50, Width::Word), 0x0110_6009);
+    assert_eq!(pci.read(&host, VIRTIO + 0x80, Width::Word), 0x0214_0009, "the last one");
+    // MSI-X, and the access to the BARs through configuration space.
+    for offset in (0x40..0x50).chain(0x98..0x100).step_by(4) {
+        assert_eq!(pci.read(&host, VIRTIO + offset, Width::Word), 0, "{offset:#x}");
+    }
+}
+
+#[test]
 fn unimplemented_registers_of_the_header_read_zero() {
     let (host, pci) = edu();
     for offset in [0x0c, 0x14, 0x18, 0x1c, 0x20, 0x24, 0x28] {
