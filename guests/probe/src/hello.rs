@@ -24,6 +24,15 @@ pub fn introduces_itself(story: &mut Story<'_>) -> Checked {
     story.check(has_all_calls(&features), format_args!("every call is there, and a log at 4 KiB"))?;
     println!("  writes of CPUs are known by: {}", features.tiers.cpu);
     println!("  writes of devices are known by: {}", explain(features.tiers.dma));
+    let status = log::status()?;
+    if features.tiers.dma == DmaTier::Digest {
+        println!(
+            "  a digest takes {} bytes of memory a page; reading a page takes {} ns here, and its digest {} ns more",
+            status.digest_bytes,
+            status.page_read_ns,
+            status.page_digest_ns.saturating_sub(status.page_read_ns)
+        );
+    }
     let wants_dma = story.edu.is_some();
     let knows = features.tiers.cpu != CpuTier::None && (features.tiers.dma != DmaTier::None || !wants_dma);
     story.check(knows, format_args!("there is a way to know of every kind of write"))?;
