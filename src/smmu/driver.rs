@@ -8,6 +8,7 @@ use crate::hw::{CommandCounts, DmaTlb, DmaTlbError, Platform, Scope};
 use super::bring_up::{self, Sizes};
 use super::command_queue::CommandQueue;
 use super::device::{Device, Statistics};
+use super::errata::Errata;
 use super::error::{CommandError, SmmuError};
 use super::event_queue::{Drained, EventQueue};
 use super::fault::FaultEvent;
@@ -25,6 +26,8 @@ use super::vmid::VmidPool;
 pub struct Options {
     /// What firmware and the board take away from its abilities.
     pub limits: Limits,
+    /// Errata of it that SMMU_IIDR does not tell: what [`Errata::of_compatible`] says, and what the board knows.
+    pub errata: Errata,
     /// Bits of the StreamIDs the stream table covers, at most: streams beyond abort and cannot be attached. The first
     /// level takes `2^(bits - 6)` times 8 bytes of contiguous memory. Default: 20, 128 KiB.
     pub stream_bits: u32,
@@ -40,6 +43,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            errata: Errata::empty(),
             stream_bits: 20,
             command_queue_bits: 8,
             event_queue_bits: 9,
@@ -81,8 +85,8 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// It lacks what the driver needs (then nothing was touched), there are no frames (then all traffic aborts), or
     /// it did not answer in time (then the frames it was told of stay taken).
     pub fn new(platform: &'p P, registers: R, options: &Options) -> Result<Self, SmmuError> {
-        let features = Features::read(&registers, &options.limits)?;
-        let device = Device::new(platform, registers, features.coherent, options.timeout_us);
+        let features = Features::read(&registers, &options.limits, options.errata)?;
+        let device = Device::new(platform, registers, &features, options.timeout_us);
         let sizes = Sizes {
             stream_bits: options.stream_bits,
             command_queue_bits: options.command_queue_bits,
@@ -199,7 +203,7 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
         bring_up::stop_translation(&self.device, &self.features)
     }
 
-    fn execute(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), CommandError> {
+    fn execute(&self, commands: impl IntoIterator<Item = Command> + Clone) -> Result<(), CommandError> {
         self.commands.lock().execute(&self.device, commands)
     }
 }
