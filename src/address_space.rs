@@ -129,6 +129,8 @@ pub struct AddressSpace<'d, D> {
     pub(crate) ledger: Option<Ledger>,
     /// The range of a log of which a start or stop is under way: its structure is theirs alone.
     changing: Option<IpaRange>,
+    /// Frames out of use for good.
+    pub(crate) quarantined: u64,
 }
 
 impl<'d, D: DmaTlb> AddressSpace<'d, D> {
@@ -144,7 +146,15 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             regions: [None; MAX_REGIONS],
             ledger: None,
             changing: None,
+            quarantined: 0,
         })
+    }
+
+    /// Frames that stay out of use for good, since an invalidation that covers them did not complete: tables that a
+    /// stop or an unmap has unlinked, the lists of them, and the trees of views that were detached so. It never shrinks.
+    #[must_use]
+    pub const fn quarantined_frames(&self) -> u64 {
+        self.quarantined
     }
 
     /// Adds a view for devices, with all RAM mapped so far; gives back its index. No stream uses it yet. Where there may
@@ -256,10 +266,10 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             }
         };
         self.regions[place] = None;
-        let mut result = Ok(());
+        let (mut result, quarantined) = (Ok(()), &mut self.quarantined);
         for view in self.dma.iter_mut().flatten().filter(|_| dma) {
             let hardware = view.tier == DmaTier::Hardware;
-            let unmapped = unmap_one(platform, &mut view.view, range, |range, leaf| {
+            let unmapped = unmap_one(platform, &mut view.view, range, quarantined, |range, leaf| {
                 if leaf.is_logged() && (!hardware || leaf.state() == LeafState::WritableDirty) {
                     left(LogSource::Dma, range);
                 }
@@ -267,7 +277,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             result = result.and(unmapped);
         }
         if cpu {
-            let unmapped = unmap_one(platform, &mut self.cpu, range, |range, leaf| {
+            let unmapped = unmap_one(platform, &mut self.cpu, range, quarantined, |range, leaf| {
                 if leaf.is_logged() && leaf.state() == LeafState::WritableDirty {
                     left(LogSource::Cpu, range);
                 }
@@ -434,11 +444,12 @@ where
     Ok(())
 }
 
-/// Unmaps from one view, after [`Tree::unmap_check`].
+/// Unmaps from one view, after [`Tree::unmap_check`]; frames that stay out of use are added to `quarantined`.
 fn unmap_one<P, W>(
     platform: &P,
     view: &mut View<W>,
     range: IpaRange,
+    quarantined: &mut u64,
     left: impl FnMut(IpaRange, Leaf),
 ) -> Result<(), SpaceError>
 where
@@ -453,6 +464,6 @@ where
     if invalidated.is_ok() {
         view.free_retired(platform, &mut retired);
     }
-    retired.end(platform);
+    *quarantined += retired.end(platform);
     invalidated.map_err(SpaceError::View)
 }

@@ -61,6 +61,17 @@ pub struct GlobalErrorReport {
     pub command: Option<CommandError>,
 }
 
+/// What is out of use for good because the SMMU did not confirm that it has forgotten it: see [`Smmu::quarantined`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quarantined {
+    /// VMIDs. The frames of their views are the caller's to keep, and to count.
+    pub vmids: u32,
+    /// Streams.
+    pub streams: u32,
+    /// 4 KiB frames of the driver's own: level-2 stream tables.
+    pub frames: u32,
+}
+
 /// One SMMU that translates: every stream goes through the view it was attached to, or aborts.
 ///
 /// Methods take `&self` and lock what they touch, each lock for one purpose (streams before commands, where both
@@ -113,6 +124,12 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
         self.device.counters.snapshot()
     }
 
+    /// What is out of use for good because an invalidation did not complete. It never shrinks.
+    pub fn quarantined(&self) -> Quarantined {
+        let (streams, frames) = self.streams.lock().quarantined();
+        Quarantined { vmids: self.vmids.lock().quarantined(), streams, frames }
+    }
+
     /// Takes a VMID for a new view. No TLB entry of it is left from an earlier one.
     ///
     /// # Errors
@@ -122,6 +139,7 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
         match self.execute([Command::TlbiS12Vmall(vmid)]) {
             Ok(()) => Ok(vmid),
             Err(error) => {
+                // Nothing has used it since an invalidation of it completed.
                 self.vmids.lock().give_back(vmid);
                 Err(error.into())
             }
@@ -132,13 +150,20 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// left: the view's frames may be reused.
     ///
     /// # Errors
-    /// It was not allocated. Or the invalidation did not complete: the VMID stays taken, and neither it nor the
-    /// view's frames may be reused.
+    /// It was not allocated. Or the invalidation did not complete: the VMID is quarantined, and the view's frames may
+    /// not be reused either.
     pub fn free_vmid(&self, vmid: Vmid) -> Result<(), SmmuError> {
-        if !self.vmids.lock().is_taken(vmid) {
+        let (taken, quarantined) = {
+            let vmids = self.vmids.lock();
+            (vmids.is_taken(vmid), vmids.is_quarantined(vmid))
+        };
+        if quarantined {
+            return Err(SmmuError::VmidQuarantined(vmid));
+        }
+        if !taken {
             return Err(SmmuError::UnknownVmid(vmid));
         }
-        self.execute([Command::TlbiS12Vmall(vmid)])?;
+        self.execute([Command::TlbiS12Vmall(vmid)]).inspect_err(|_| self.vmids.lock().quarantine(vmid))?;
         self.vmids.lock().give_back(vmid);
         Ok(())
     }
@@ -155,9 +180,10 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// and on an SMMU that is not coherent cleaned.
     ///
     /// # Errors
-    /// The stream is beyond the table or attached, or there is no frame for the part of the table it stands in:
-    /// nothing was changed. Or the SMMU did not carry the commands out: the stream is not attached, but after a
-    /// time-out the SMMU may still come to use the view, whose frames must not be reused.
+    /// The stream is beyond the table, attached or quarantined, or there is no frame for the part of the table it
+    /// stands in: nothing was changed. Or the SMMU did not carry the commands out: the stream is not attached; but
+    /// where it did not confirm that either, it may still come to use the view: the stream is quarantined, and the
+    /// view's frames must not be reused.
     pub fn attach(&self, stream: StreamId, ste: &ViewSte) -> Result<(), SmmuError> {
         let mut streams = self.streams.lock();
         streams.attach(&self.device, &mut self.commands.lock(), stream, ste)
@@ -165,10 +191,11 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
 
     /// Makes `stream` abort, silently. When this returns, transactions that went through its view have completed
     /// (§3.21.3); TLB entries of the VMID remain. Detaching a stream that is not attached does the same again, so a
-    /// detach that failed can be repeated.
+    /// detach that failed can be repeated, until its device is known to have stopped.
     ///
     /// # Errors
-    /// The stream is beyond the table. Or the SMMU did not carry the commands out: it may still use the view.
+    /// The stream is beyond the table. Or the SMMU did not carry the commands out: it may still use the view, and the
+    /// stream is quarantined: it is not attached again, whatever a repeated detach says.
     pub fn detach(&self, stream: StreamId) -> Result<(), SmmuError> {
         let mut streams = self.streams.lock();
         streams.detach(&self.device, &mut self.commands.lock(), stream)

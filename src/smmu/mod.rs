@@ -31,7 +31,7 @@ mod tests;
 mod vmid;
 
 pub use device::Statistics;
-pub use driver::{GlobalErrorReport, Options, Smmu};
+pub use driver::{GlobalErrorReport, Options, Quarantined, Smmu};
 pub use errata::Errata;
 pub use error::{CommandError, SmmuError, Stage2Error};
 pub use event_queue::Drained;

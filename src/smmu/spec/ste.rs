@@ -39,6 +39,11 @@ register_bitfields![u64,
 
     /// STE word 1, bits [127:64].
     pub STE1 [
+        /// Bits [87:84]: software's own, ignored by the SMMU.
+        SW_RESERVED OFFSET(20) NUMBITS(4) [
+            /// The stream is out of use for good.
+            Quarantined = 1
+        ],
         /// Bits [93:92]: ATS.
         EATS OFFSET(28) NUMBITS(2) [
             /// Translation requests are refused and, with CR0.ATSCHK=1, translated traffic is aborted.

@@ -191,6 +191,7 @@ impl<'a> Guest<'a> {
         let view = space.cpu_view();
         self.host.tlbi(view.walker.vttbr(&view.tree), Tlbi::VmallS12E1Is);
         self.host.barrier(Barrier::DsbIsh);
+        let accounted = space.quarantined_frames();
         space.free(self.host);
         self.check()?;
         let free = self.machine().free_frames();
@@ -199,6 +200,9 @@ impl<'a> Guest<'a> {
             return Err(format!(
                 "half done: {baseline} frames were free before the VM, {free} after it, {quarantined} quarantined"
             ));
+        }
+        if accounted != quarantined as u64 {
+            return Err(format!("{quarantined} frames are quarantined, the library says {accounted}"));
         }
         let statistics = self.log.statistics();
         if statistics.pages_reported != self.met.reported {
