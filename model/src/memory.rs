@@ -44,6 +44,10 @@ pub(crate) struct Memory {
     hidden: BTreeMap<u32, u64>,
     /// Leaves software has cleaned since an invalidation last completed.
     cleaned: Vec<u32>,
+    /// What a cache may hold of words that an SMMU without coherent accesses has written since, with that old value.
+    stale: BTreeMap<u32, u64>,
+    /// Of these, the ones that software has invalidated; a DSB completes it.
+    invalidated: Vec<u32>,
 }
 
 /// What an observer found.
@@ -68,6 +72,8 @@ impl Memory {
             coherent,
             hidden: BTreeMap::new(),
             cleaned: vec![],
+            stale: BTreeMap::new(),
+            invalidated: vec![],
         }
     }
 
@@ -77,7 +83,7 @@ impl Memory {
 
     /// What software sees; it has then looked.
     pub fn load(&mut self, at: u32, random: &mut Random) -> u64 {
-        if let Some(&before) = self.hidden.get(&at)
+        if let Some(&before) = self.hidden.get(&at).or_else(|| self.stale.get(&at))
             && random.coin()
         {
             return before;
@@ -140,6 +146,27 @@ impl Memory {
         self.flags[i] = self.flags[i] & WALKED | CHANGED;
     }
 
+    /// The SMMU's own store of a record. Where its accesses aren't coherent, a cache may hold the line, whether software
+    /// has read it or not, until software invalidates it after this.
+    pub fn record_store(&mut self, at: u32, value: u64) {
+        if !self.coherent {
+            let before = self.newest(at);
+            self.stale.entry(at).or_insert(before);
+            self.invalidated.retain(|word| *word != at);
+        }
+        self.hardware_store(at, value);
+    }
+
+    /// Whether a cache may hold the word as it was before a record was written there.
+    pub fn is_stale(&self, at: u32) -> bool {
+        self.stale.contains_key(&at)
+    }
+
+    /// A cache invalidation of `words` words from `at`; a DSB completes it.
+    pub fn invalidate(&mut self, at: u32, words: u32) {
+        self.invalidated.extend(self.stale.range(at..at + words).map(|(word, _)| *word));
+    }
+
     /// The word as `observer` finds it.
     pub fn look(&mut self, observer: Observer, at: u32, random: &mut Random) -> Look {
         let (i, o) = (at as usize, observer as usize);
@@ -174,6 +201,11 @@ impl Memory {
     /// A DSB that orders stores for `observer`; `maintenance`: and completes cache maintenance (Arm ARM B2.6.9).
     pub fn barrier(&mut self, observer: Observer, maintenance: bool) {
         let o = observer as usize;
+        if maintenance {
+            for word in std::mem::take(&mut self.invalidated) {
+                self.stale.remove(&word);
+            }
+        }
         let needs_clean = observer == Observer::Smmu && !self.coherent;
         let flags = &mut self.flags;
         self.unseen[o].retain(|&at| {
