@@ -37,7 +37,8 @@ struct Run {
     count: u32,
 }
 
-/// As many commands of one kind as Linux, on all these parts, lets follow each other, one less for the CMD_SYNC.
+/// As many commands of one kind as may follow each other there. Linux's driver, which all these parts have been run
+/// with, ends a batch of 63 by a CMD_SYNC.
 const MOST_OF_A_KIND: u32 = 63;
 
 impl Run {

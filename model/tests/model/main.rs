@@ -7,6 +7,7 @@ mod guest;
 mod host;
 mod life;
 mod lying;
+mod page;
 mod properties;
 mod queues;
 mod ranges;

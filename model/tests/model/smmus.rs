@@ -139,7 +139,7 @@ fn atschk_off_lets_a_device_reach_what_it_likes() {
 fn address_called_translated_is_refused_with_an_event_attached_or_not() {
     let machine = machine(1, |p| p.smmu.ats = true);
     let smmu = bring_up(&machine, machine.smmu());
-    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    let _vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
     STREAMS.iter().for_each(|stream| machine.set_active(*stream, false));
     smmu.drain_events(|_| ());
     let el2 = Machine::FRAMES;
@@ -152,7 +152,6 @@ fn address_called_translated_is_refused_with_an_event_attached_or_not() {
     smmu.disable().unwrap();
     assert!(!machine.translated_dma(STREAMS[0], el2));
     assert_eq!(quiet(&machine), Ok(()));
-    drop(vm);
 }
 
 /// A stream attached on a machine that is not coherent, with every clean of so many bytes left out.

@@ -254,3 +254,22 @@ fn statistics_count_bring_up() {
         (0, 0, 0, 0)
     );
 }
+
+/// Frames that bring-up takes with queues of `2^command_bits` commands and `2^event_bits` records.
+fn frames_taken(command_bits: u32, event_bits: u32) -> usize {
+    let memory = Fake::new(64);
+    let hardware = FakeSmmu::new(&memory);
+    let free = memory.free_frames();
+    let options =
+        Options { command_queue_bits: command_bits, event_queue_bits: event_bits, ..small_options() };
+    let _smmu = Smmu::new(&memory, &hardware, &options).unwrap();
+    free - memory.free_frames()
+}
+
+#[test]
+fn queues_take_the_frames_their_entries_need() {
+    // The stream table, commands of 16 bytes, records of 32: 256 and 128 of them to a frame.
+    assert_eq!(frames_taken(8, 7), 3);
+    assert_eq!(frames_taken(10, 7), 1 + 4 + 1);
+    assert_eq!(frames_taken(8, 10), 1 + 1 + 8);
+}

@@ -112,6 +112,16 @@ fn commands_of_two_kinds_have_a_sync_between_them_on_an_mmu_700() {
     assert_eq!(hardware.take_consumed(), [VMALL, SYNC]);
 }
 
+#[test]
+fn ranges_of_different_size_are_commands_of_one_kind() {
+    let memory = Fake::new(8);
+    let hardware = FakeSmmu::new(&memory).with(Register32::Iidr, MMU_700);
+    let smmu = up(&memory, &hardware);
+    smmu.invalidate(Vmid(5), super::invalidation::range(0x8000_1000, 33)).unwrap();
+    let range = [[0x0000_0005_0000_002a, 0x8000_1001], [0x0000_0005_0050_002a, 0x8000_2401]];
+    assert_eq!(hardware.take_consumed(), [range[0], range[1], SYNC]);
+}
+
 /// What an MMU-700 without ranges and with `2^bits` commands in its queue sees of `pages` pages.
 fn page_by_page(bits: u32, pages: u64) -> Vec<[u64; 2]> {
     let memory = Fake::new(8);

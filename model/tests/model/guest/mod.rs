@@ -16,7 +16,7 @@ use strandline::address_space::AddressSpace;
 use strandline::dirty_log::DirtyLog;
 use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{Barrier, Cpu, Tlbi};
-use strandline::smmu::{Options, Smmu};
+use strandline::smmu::{Errata, Options, Smmu};
 use strandline::stage2::Format;
 use strandline_abi::{CpuTier, DmaTier, LogState};
 use strandline_model::{Machine, Parameters, Window};
@@ -221,7 +221,8 @@ impl<'a> Guest<'a> {
 pub fn live(parameters: Parameters, mischief: Mischief, mix: Mix, steps: u64) -> Result<Met, String> {
     let host = Host::new(Machine::new(parameters), mischief);
     // Long enough for whoever answers at all.
-    let options = Options { timeout_us: 500, ..options() };
+    let errata = if parameters.smmu.outliving { Errata::REPEAT } else { Errata::empty() };
+    let options = Options { timeout_us: 500, errata, ..options() };
     let smmu = Smmu::new(&host, host.machine.smmu(), &options).map_err(|e| e.to_string())?;
     let mut guest = Guest::new(&host, &smmu, &parameters, mix);
     let space = host.space();
