@@ -675,6 +675,25 @@ mod tests {
         assert_eq!(notes(Identification { idr0: QEMU.idr0, ..early }), []);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_id_registers_are_refused_or_within_bounds(
+            idr0: u32, idr1: u32, idr3: u32, idr5: u32, iidr: u32, minor in 0u32..16, usual: bool,
+        ) {
+            // Few random registers are not refused: some get what is asked for.
+            let (idr0, idr1) = if usual { (idr0 & 0xfc9f_ffff | 0x9, idr1 & 0x9bff_ffdf) } else { (idr0, idr1) };
+            let idr1 = if usual { idr1 & !0x0210_0000 } else { idr1 };
+            let id = Identification { idr0, idr1, idr3, idr5: idr5 | 0x10, iidr, aidr: minor };
+            if id.refuse_what_is_lacking().is_ok() {
+                let features = unlimited(id);
+                assert!(features.stream_bits <= 32 && features.output_bits <= 48 && features.output_bits >= 32);
+                assert!(features.command_queue_bits <= 19 && features.event_queue_bits <= 19);
+                assert!(features.coherent || features.httu == Httu::None);
+                assert!(minor > 0 || features.bbml == Bbml::Level0 && !features.range_invalidation);
+            }
+        }
+    }
+
     #[test]
     fn errata_of_the_part_and_of_the_board_add_up() {
         let id = Identification { iidr: 0x4871_043b, ..QEMU };

@@ -273,3 +273,22 @@ fn queues_take_the_frames_their_entries_need() {
     assert_eq!(frames_taken(10, 7), 1 + 4 + 1);
     assert_eq!(frames_taken(8, 10), 1 + 1 + 8);
 }
+
+#[test]
+fn stream_table_takes_the_frames_its_first_level_needs() {
+    let taken = |idr0, stream_bits| {
+        let memory = Fake::new(128);
+        let hardware = FakeSmmu::new(&memory).with(Register32::Idr0, idr0);
+        let free = memory.free_frames();
+        let _smmu = Smmu::new(&memory, &hardware, &Options { stream_bits, ..small_options() }).unwrap();
+        // A frame for each queue.
+        free - memory.free_frames() - 2
+    };
+    // Two levels: 2^(bits - 6) descriptors of 8 bytes.
+    assert_eq!(taken(0x0d44_101b, 8), 1);
+    assert_eq!(taken(0x0d44_101b, 16), 2);
+    // Linear: STEs of 64 bytes.
+    assert_eq!(taken(0x0544_101b, 6), 1);
+    assert_eq!(taken(0x0544_101b, 8), 4);
+    assert_eq!(taken(0x0544_101b, 10), 16);
+}
