@@ -163,7 +163,7 @@ impl StreamTable {
     /// Takes the stream of an STE that says abort out of use for good.
     fn quarantine<P: Memory, R>(&mut self, device: &Device<'_, P, R>, entry: Pa) {
         let word = &device.platform.words(entry, STE_WORDS)[1];
-        word.store(word.load() & !STE1::SW_RESERVED::CLEAR.value | STE1::SW_RESERVED::Quarantined.value);
+        word.store(word.load() | STE1::SW_RESERVED::Quarantined.value);
         self.quarantined_streams += 1;
     }
 

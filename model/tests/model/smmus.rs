@@ -1,5 +1,6 @@
 //! SMMUs that differ from the main line, and software that takes no notice of it.
 
+use crate::broken::Phase;
 use crate::lying::{Blind, Deaf, Forgetful};
 use crate::vm::{Plan, RAM, STREAMS, Vm, bring_up, cycle, options, quiet};
 use strandline::addr::StreamId;
@@ -192,6 +193,31 @@ fn level_2_stream_table_that_is_not_cleaned_is_caught() {
 #[test]
 fn link_to_a_level_2_stream_table_that_is_not_cleaned_is_caught() {
     assert!(attached_without_cleans_of(Some(8)).is_err_and(|e| e.contains("StreamTableNotVisible")));
+}
+
+/// A log on a machine that is not coherent, with every clean of so many bytes left out from its start on.
+fn logged_without_cleans_of(seed: u64, bytes: Option<u64>) -> Result<(), String> {
+    let machine = machine(seed, not_coherent);
+    let platform = Forgetful::new(&machine);
+    let smmu = bring_up(&platform, machine.smmu());
+    let plan = Plan::new(DmaTier::Assume);
+    let start = |phase| {
+        if phase == Phase::Start {
+            platform.cleans.set(bytes);
+        }
+    };
+    cycle(&machine, &platform, &smmu, &smmu, plan, start).map(|_| ())
+}
+
+#[test]
+fn table_that_is_not_cleaned_before_its_link_is_caught() {
+    assert!(caught(|seed| logged_without_cleans_of(seed, Some(4096))).contains("TableNotVisible"));
+    assert_eq!(logged_without_cleans_of(0, None), Ok(()));
+}
+
+#[test]
+fn descriptor_that_is_not_cleaned_after_its_swap_is_caught() {
+    assert!(caught(|seed| logged_without_cleans_of(seed, Some(8))).contains("FrameInUse"));
 }
 
 /// The events of rogue DMA on a machine that is not coherent, read with or without an invalidation before.
