@@ -12,9 +12,10 @@ use super::errata::Errata;
 use super::error::{CommandError, SmmuError};
 use super::event_queue::{Drained, EventQueue};
 use super::fault::FaultEvent;
-use super::features::{Features, Limits};
+use super::features::Features;
 use super::global_error::GlobalErrors;
 use super::invalidate::Invalidation;
+use super::limits::Limits;
 use super::registers::Registers;
 use super::spec::command::Command;
 use super::stage2_config::{Stage2Config, ViewSte};
@@ -93,7 +94,8 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// every stream aborts, and no cache or TLB holds anything from before. It never passes through in between.
     ///
     /// # Errors
-    /// It lacks what the driver needs (then nothing was touched), there are no frames (then all traffic aborts), or
+    /// It lacks what the driver needs, or [`Options::limits`] would raise an ability (then nothing was touched), there
+    /// are no frames (then all traffic aborts), or
     /// it did not answer in time (then the frames it was told of stay taken).
     pub fn new(platform: &'p P, registers: R, options: &Options) -> Result<Self, SmmuError> {
         let features = Features::read(&registers, &options.limits, options.errata)?;

@@ -122,7 +122,7 @@ impl fmt::Display for Stage2Error {
 /// Why the driver could not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SmmuError {
-    /// The SMMU lacks what the driver cannot do without.
+    /// The SMMU lacks what the driver cannot do without, or an override would raise an ability of it.
     Unsupported(Unsupported),
     /// A register did not take the value written to it in time.
     Register {

@@ -122,7 +122,9 @@ mod tests {
         assert_eq!(STE0::V::SET.value, 0x1);
         assert_eq!(mask!(STE0::CONFIG), 0xe);
         assert_eq!(STE0::CONFIG::Stage2.value, 0xc);
-        // Bits 93:92 and 109:108 of the entry.
+        // Bits 87:84, 93:92 and 109:108 of the entry.
+        assert_eq!(mask!(STE1::SW_RESERVED), 0x0000_0000_00f0_0000);
+        assert_eq!(STE1::SW_RESERVED::Quarantined.value, 0x0000_0000_0010_0000);
         assert_eq!(mask!(STE1::EATS), 0x0000_0000_3000_0000);
         assert_eq!(mask!(STE1::SHCFG), 0x0000_3000_0000_0000);
         assert_eq!(STE1::SHCFG::Incoming.value, 0x0000_1000_0000_0000);
