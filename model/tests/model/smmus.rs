@@ -156,13 +156,16 @@ fn address_called_translated_is_refused_with_an_event_attached_or_not() {
 }
 
 /// A stream attached on a machine that is not coherent, with every clean of so many bytes left out.
-fn attached_without_cleans_of(bytes: Option<u64>) -> Result<(), String> {
-    let machine = machine(3, not_coherent);
+fn attached_without_cleans_of(bytes: Option<u64>, two_level: bool) -> Result<(), String> {
+    let machine = machine(3, |p| {
+        not_coherent(p);
+        p.smmu.two_level = two_level;
+    });
     let platform = Forgetful::new(&machine);
     let smmu = bring_up(&platform, machine.smmu());
     let vm = Vm::new(&machine, &platform, &smmu, &smmu, Plan::new(DmaTier::Assume));
     platform.cleans.set(bytes);
-    // A level-2 stream table of its own.
+    // With two levels, in a level-2 stream table of its own.
     smmu.attach(StreamId(0x200), &vm.ste()).map_err(|e| e.to_string())?;
     quiet(&machine)?;
     assert_eq!(machine.dma(StreamId(0x200), RAM, false), Dma::Done(0x8000_0000));
@@ -171,28 +174,31 @@ fn attached_without_cleans_of(bytes: Option<u64>) -> Result<(), String> {
 
 #[test]
 fn structures_that_are_cleaned_are_visible() {
-    assert_eq!(attached_without_cleans_of(None), Ok(()));
+    assert_eq!([true, false].map(|two_level| attached_without_cleans_of(None, two_level)), [Ok(()), Ok(())]);
 }
 
 #[test]
 fn queue_entries_that_are_not_cleaned_are_caught() {
     // CMD_CFGI_STE and CMD_SYNC.
-    assert!(attached_without_cleans_of(Some(32)).is_err_and(|e| e.contains("CommandNotVisible")));
+    assert!(attached_without_cleans_of(Some(32), true).is_err_and(|e| e.contains("CommandNotVisible")));
 }
 
 #[test]
 fn ste_body_that_is_not_cleaned_is_caught() {
-    assert!(attached_without_cleans_of(Some(64)).is_err_and(|e| e.contains("StreamTableNotVisible")));
+    for two_level in [true, false] {
+        let caught = attached_without_cleans_of(Some(64), two_level);
+        assert!(caught.is_err_and(|e| e.contains("StreamTableNotVisible")));
+    }
 }
 
 #[test]
 fn level_2_stream_table_that_is_not_cleaned_is_caught() {
-    assert!(attached_without_cleans_of(Some(4096)).is_err_and(|e| e.contains("StreamTableNotVisible")));
+    assert!(attached_without_cleans_of(Some(4096), true).is_err_and(|e| e.contains("StreamTableNotVisible")));
 }
 
 #[test]
 fn link_to_a_level_2_stream_table_that_is_not_cleaned_is_caught() {
-    assert!(attached_without_cleans_of(Some(8)).is_err_and(|e| e.contains("StreamTableNotVisible")));
+    assert!(attached_without_cleans_of(Some(8), true).is_err_and(|e| e.contains("StreamTableNotVisible")));
 }
 
 /// A log on a machine that is not coherent, with every clean of so many bytes left out from its start on.
