@@ -4,6 +4,7 @@
 //! know a rule. The dirty state of leaves changes under `&AddressSpace`, by atomic operations.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use strandline_abi::{DmaTier, LogSource};
 
@@ -131,6 +132,8 @@ pub struct AddressSpace<'d, D> {
     changing: Option<IpaRange>,
     /// Frames out of use for good.
     pub(crate) quarantined: u64,
+    /// Write-protect faults answered so far.
+    pub(crate) write_faults: AtomicU64,
 }
 
 impl<'d, D: DmaTlb> AddressSpace<'d, D> {
@@ -147,6 +150,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             ledger: None,
             changing: None,
             quarantined: 0,
+            write_faults: AtomicU64::new(0),
         })
     }
 
@@ -375,6 +379,11 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     pub fn guest_ram<P: Platform>(&self, platform: &P, ipa: Ipa) -> Option<Pa> {
         let (leaf, pa) = self.cpu.tree.query(platform, ipa)?;
         leaf.is_logged().then_some(pa)
+    }
+
+    /// Write-protect faults of its vCPUs that were answered so far ([`AddressSpace::write_fault`]).
+    pub fn write_faults(&self) -> u64 {
+        self.write_faults.load(Ordering::Relaxed)
     }
 
     /// The CPU view.

@@ -11,6 +11,8 @@ pub const ONE_PAGE_TOO_MANY: bool = cfg!(sabotage = "one_page_too_many");
 pub const NO_CPU_SPLIT: bool = cfg!(sabotage = "no_cpu_split");
 /// A start leaves the blocks of the DMA views.
 pub const NO_DMA_SPLIT: bool = cfg!(sabotage = "no_dma_split");
+/// A page that was read is compared with what the last sync found, not with what was delivered.
+pub const DIGEST_OF_THE_SYNC: bool = cfg!(sabotage = "digest_of_the_sync");
 /// A start ends with two invalidations of each DMA view.
 pub const SECOND_VMALL: bool = cfg!(sabotage = "second_vmall");
 

@@ -45,7 +45,7 @@
 #include <stdint.h>
 
 /* The version described here: major << 16 | minor. */
-#define STRANDLINE_VERSION   UINT64_C(0x1)
+#define STRANDLINE_VERSION   UINT64_C(0x2)
 
 /* Bytes of a page: what one bit of a bitmap stands for; and how many pages one word of it stands for. */
 #define STRANDLINE_PAGE_BYTES      UINT64_C(4096)
@@ -71,12 +71,13 @@
 #define STRANDLINE_FEATURES  UINT64_C(0xc6000000)
 
 /* Starts a log.
- * Arguments: x1 = first address, x2 = length in bytes: multiples of 4096; x3 = granule: 4096; x4 = 0; x5 = step, 0 at
- *            first.
+ * Arguments: x1 = first address, x2 = length in bytes: multiples of 4096; x3 = granule: 4096, or 2 MiB or 1 GiB: blocks
+ *            larger than it are split, others are reported whole; x4 = the weakest tiers that will do, 0 in a byte of it
+ *            where any will; x5 = step, 0 at first.
  * Results:   x1 = next step; x2 = tiers of this log; x3 = blocks split by this start so far.
  * Errors:    UNALIGNED, INVALID_PARAMETER (length 0, granule, x4, step); OUT_OF_RANGE (not all of it is RAM); BUSY (a
  *            log is on, or being started or stopped); NO_MEMORY (x1 = frames needed in all); NOT_SUPPORTED (the
- *            hardware can't log); UNTRUSTED (hardware stopped answering: the start was undone).
+ *            hardware can't log: x1 = 0; or not as x4 demands: x1 = the tiers there are); UNTRUSTED (hardware stopped answering: the start was undone).
  */
 #define STRANDLINE_START     UINT64_C(0xc6000001)
 
@@ -101,7 +102,8 @@
 /* Ends the log; what was not read is dropped. Ends also one that is UNTRUSTED, and undoes a start that has not ended.
  * Arguments: x5 = step, 0 at first.
  * Results:   x1 = next step.
- * Errors:    DENIED (no log), INVALID_PARAMETER (step), BUSY, UNTRUSTED (the log has ended all the same).
+ * Errors:    DENIED (no log); INVALID_PARAMETER (step); BUSY (another vCPU is at work on the log, or did not stop in time:
+ *            the stop may have begun, call again with x5 = 0); UNTRUSTED (the log has ended all the same).
  */
 #define STRANDLINE_STOP      UINT64_C(0xc6000004)
 
@@ -118,6 +120,16 @@
  * Errors:    UNALIGNED, OUT_OF_RANGE, BUSY.
  */
 #define STRANDLINE_FAULTS    UINT64_C(0xc6000006)
+
+/* Reads pages of the caller's RAM. In a log of the tier digest what is delivered here is what a page is compared with
+ * from then on: a page is reported until these bytes are what memory holds.
+ * Arguments: x1 = first address, x2 = length: multiples of 4096; x3 = buffer of as many bytes, 8-aligned; x5 = step, 0
+ *            at first.
+ * Results:   x1 = next step; x2 = pages read by this step.
+ * Errors:    UNALIGNED, INVALID_PARAMETER (length 0, step); OUT_OF_RANGE (not all of range and buffer is RAM); BUSY (a
+ *            start or stop has not ended).
+ */
+#define STRANDLINE_READ      UINT64_C(0xc6000007)
 
 /* The UID 53747261-6e64-4c69-8e65-4c6f67456c32 as STRANDLINE_UID answers it. */
 #define STRANDLINE_UID_0     UINT32_C(0x61727453)
@@ -178,6 +190,12 @@
 #define STRANDLINE_LOG_STATE_STOPPING   UINT64_C(3)
 #define STRANDLINE_LOG_STATE_UNTRUSTED  UINT64_C(4)
 
+/* Values of strandline_log_status.key_source. */
+#define STRANDLINE_KEY_SOURCE_NONE      UINT64_C(0) /* There is no key. */
+#define STRANDLINE_KEY_SOURCE_CPU       UINT64_C(1) /* The CPU's generator. */
+#define STRANDLINE_KEY_SOURCE_FIRMWARE  UINT64_C(2) /* A seed left by firmware. */
+#define STRANDLINE_KEY_SOURCE_COUNTER   UINT64_C(3) /* A counter: it may be guessed. */
+
 /* What the status call writes. */
 struct strandline_log_status {
     /* STRANDLINE_LOG_STATE_... */
@@ -208,6 +226,10 @@ struct strandline_log_status {
     uint64_t smmu_syncs;
     /* 4 KiB frames left for tables. */
     uint64_t free_frames;
+    /* Write-protect faults of the VM's vCPUs that were answered so far. */
+    uint64_t write_faults;
+    /* STRANDLINE_KEY_SOURCE_...: where the randomness of the key of its digests comes from. */
+    uint64_t key_source;
 };
 
 /* What the faults call writes, one for each access that was stopped. */

@@ -44,7 +44,7 @@ calls! {
     Revision = 0x8600_ff03;
     /// x1..x4 = [`Features`](crate::Features).
     Features = 0xc600_0000;
-    /// Starts a log of x1 (address), x2 (bytes), x3 (bytes of a page: 4096), x4 (0), x5 (step).
+    /// Starts a log of x1 (address), x2 (bytes), x3 (granule in bytes), x4 (weakest [`Tiers`](crate::Tiers)), x5 (step).
     Start = 0xc600_0001;
     /// Reads the log: x1 (address), x2 (bytes), x3 (bitmap), x4 ([`Flags`]), x5 (step).
     Sync = 0xc600_0002;
@@ -56,6 +56,8 @@ calls! {
     Status = 0xc600_0005;
     /// Writes [`FaultRecord`](crate::FaultRecord)s of the caller's own devices to x1, at most x2 records.
     Faults = 0xc600_0006;
+    /// Reads pages of the caller's RAM: x1 (address), x2 (bytes), x3 (buffer), x5 (step).
+    Read = 0xc600_0007;
 }
 
 /// Whose writes a call is about.

@@ -9,12 +9,12 @@ mod record;
 mod status;
 
 pub use call::{Call, Flags, LogSource, UID_WORDS};
-pub use record::{CpuTier, DmaTier, FaultRecord, Features, LogState, LogStatus, Tiers};
+pub use record::{CpuTier, DmaTier, FaultRecord, Features, KeySource, LogState, LogStatus, Tiers};
 pub use status::{Error, Status};
 
 /// Version of the interface, `major << 16 | minor`. A guest works with any minor at or above the one it was written
 /// for.
-pub const VERSION: u32 = 0x0000_0001;
+pub const VERSION: u32 = 0x0000_0002;
 
 /// The grain of a log: bytes of memory one bit of a bitmap stands for.
 pub const PAGE_BYTES: u64 = 4096;

@@ -84,6 +84,20 @@ coded! {
     }
 }
 
+coded! {
+    /// Where the randomness of the key of a VM's digests comes from.
+    KeySource {
+        /// There is no key.
+        None = 0, "none";
+        /// The CPU's generator (FEAT_RNG).
+        Cpu = 1, "the CPU's generator";
+        /// A seed that firmware has left in the device tree.
+        Firmware = 2, "the firmware's seed";
+        /// A counter: who knows the machine well may guess it.
+        Counter = 3, "a counter";
+    }
+}
+
 /// The tiers of a log, in one register: bits 7:0 the CPU's, bits 15:8 the weakest of the VM's devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiers {
@@ -200,6 +214,10 @@ record! {
         smmu_syncs,
         /// Frames that are free for tables.
         free_frames,
+        /// Write-protect faults of the VM's vCPUs that were answered so far.
+        write_faults,
+        /// [`KeySource`] of the key of its digests.
+        key_source,
     }
 }
 
@@ -238,7 +256,7 @@ mod tests {
 
     #[test]
     fn records_are_words_in_the_order_of_the_contract() {
-        assert_eq!((LogStatus::BYTES, FaultRecord::BYTES), (160, 32));
+        assert_eq!((LogStatus::BYTES, FaultRecord::BYTES), (176, 32));
         let fault = FaultRecord { stream: 8, kind: 0x10, ipa: 0x1000, access: FaultRecord::WRITE };
         assert_eq!(fault.to_words(), [8, 0x10, 0x1000, 1]);
         let words: [u64; LogStatus::WORDS] = core::array::from_fn(|i| i as u64);

@@ -16,7 +16,7 @@ const CPP: &[&str] = &["-std=c++17", "-xc++"];
 const COMPILERS: [(&str, &[&str]); 4] =
     [("cc", C), ("c++", CPP), ("aarch64-linux-gnu-gcc", C), ("aarch64-linux-gnu-g++", CPP)];
 
-/// A record: its name in the header, its bytes, its fields and where they lie.
+/// A record: its name in the header, its bytes, and the name and offset of each field.
 type Record = (&'static str, u64, &'static [(&'static str, usize)]);
 
 /// A program that is right where the records of the header are those of the crate.
@@ -76,10 +76,9 @@ fn c11_and_cpp17_compilers_have_nothing_to_say_and_find_the_records_as_the_crate
 
 #[test]
 fn a_record_that_lies_otherwise_is_found() {
-    let (first, second) = (&[("tiers", 0), ("state", 8)], &[("state", 0)]);
-    for (name, record) in
-        [("offset", ("log_status", LogStatus::BYTES, &first[..])), ("size", ("log_status", 152, &second[..]))]
-    {
+    let swapped: Record = ("log_status", LogStatus::BYTES, &[("tiers", 0), ("state", 8)]);
+    let smaller: Record = ("log_status", 152, &[("state", 0)]);
+    for (name, record) in [("offset", swapped), ("size", smaller)] {
         let (status, said) = compile("cc", C, name, &program(&[record]));
         assert!(!status.success() && said.contains("static assertion failed"), "{name}:\n{said}");
     }

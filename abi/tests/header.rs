@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_abi::{
-    Call, CpuTier, DmaTier, Error, FaultRecord, Flags, LogState, PAGE_BYTES, PAGES_PER_WORD, Status,
-    UID_WORDS, VERSION,
+    Call, CpuTier, DmaTier, Error, FaultRecord, Flags, KeySource, LogState, PAGE_BYTES, PAGES_PER_WORD,
+    Status, UID_WORDS, VERSION,
 };
 
 const HEADER: &str = include_str!("../include/strandline.h");
@@ -77,6 +77,7 @@ fn variants() -> Vec<(String, i128)> {
     all.extend([Status::Done, Status::More].map(|s| (named("", s), i128::from(s.to_x0()))));
     all.extend(CpuTier::ALL.iter().map(|t| (named("CPU_TIER_", t), i128::from(t.code()))));
     all.extend(DmaTier::ALL.iter().map(|t| (named("DMA_TIER_", t), i128::from(t.code()))));
+    all.extend(KeySource::ALL.iter().map(|s| (named("KEY_SOURCE_", s), i128::from(s.code()))));
     all.extend(LogState::ALL.iter().map(|s| (named("LOG_STATE_", s), i128::from(s.code()))));
     all
 }
@@ -103,5 +104,5 @@ fn every_public_constant_and_enum_of_the_crate_is_compared() {
     let enums: BTreeSet<&str> = lines().filter_map(|line| after(line, "pub enum ")).collect();
     assert_eq!(enums, ["", "Call", "Error", "LogSource", "Status"].into());
     let coded = SOURCES[2].split("\ncoded! {").skip(1).count();
-    assert_eq!(coded, 3, "CpuTier, DmaTier, LogState");
+    assert_eq!(coded, 4, "CpuTier, DmaTier, LogState, KeySource");
 }

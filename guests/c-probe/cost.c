@@ -54,7 +54,7 @@ void cost_of_a_call(void)
     put(text);
     put(" ticks a second\n");
     tell("nothing", TICKS(NOTHING));
-    tell("an unknown call", TICKS(CALL(0xc6000007)));
+    tell("an unknown call", TICKS(CALL(0xc600ffff)));
     tell("revision", TICKS(CALL(STRANDLINE_REVISION)));
     tell("features", TICKS(CALL(STRANDLINE_FEATURES)));
     tell("PSCI_VERSION", TICKS(CALL(0x84000000)));

@@ -33,9 +33,11 @@ static void discovery(void)
     tiers = r.x4;
     expect_value("features", "status", (uint64_t)STRANDLINE_DONE, (uint64_t)r.x0);
     expect_value("features", "major version", STRANDLINE_VERSION >> 16, r.x1 >> 16);
-    expect_value("features", "calls 0 to 6 exist", 0x7f, r.x2 & 0x7f);
-    expect_value("features", "granule of 4096 bytes", PAGE, r.x3 & PAGE);
-    expect_value("features", "tier of the CPU: hardware", STRANDLINE_CPU_TIER_HARDWARE, r.x4 & 0xff);
+    const uint64_t granules = PAGE | 2 * MIB | UINT64_C(1) << 30, cpu = r.x4 & 0xff;
+    expect_value("features", "calls 0 to 7 exist", 0xff, r.x2 & 0xff);
+    expect_value("features", "granules of 4096 bytes, 2 MiB and 1 GiB", granules, r.x3 & granules);
+    expect_value("features", "tier of the CPU: hardware, or faults", 1,
+                 cpu == STRANDLINE_CPU_TIER_HARDWARE || cpu == STRANDLINE_CPU_TIER_FAULTS);
     expect_value("features", "upper half of x0 is ignored", r.x2,
                  make((struct request){STRANDLINE_FEATURES | UINT64_C(0xdead) << 32, 0, 0, 0, 0, 0}).x2);
     expect_value("features", "the SVE hint (bit 16) is no part of the number", r.x2,
@@ -91,7 +93,7 @@ static void identifiers_that_do_not_exist(void)
         uint64_t id;
         const char *tried;
     } ABSENT[] = {
-        {0xc6000007, "the number behind the last"}, {0xc600ffff, "the last number"},
+        {0xc6000008, "the number behind the last"}, {0xc600ffff, "the last number"},
         {0x86000001, "32-bit form of start"},       {0x86000000, "32-bit form of features"},
         {0xc600ff01, "64-bit form of uid"},         {0xc600ff03, "64-bit form of revision"},
         {0x8600ff00, "call count"},                 {0x8600ff02, "reserved query"},
@@ -99,16 +101,27 @@ static void identifiers_that_do_not_exist(void)
     };
     for (size_t i = 0; i < sizeof ABSENT / sizeof ABSENT[0]; i++)
         expect(ABSENT[i].tried, (struct request){ABSENT[i].id, 1, 2, 3, 4, 5}, STRANDLINE_NOT_SUPPORTED, ABSENT[i].id);
-    expect("unknown, with the SVE hint", (struct request){0xc6010007, 0, 0, 0, 0, 0}, STRANDLINE_NOT_SUPPORTED,
-           0xc6000007);
+    expect("unknown, with the SVE hint", (struct request){0xc6010008, 0, 0, 0, 0, 0}, STRANDLINE_NOT_SUPPORTED,
+           0xc6000008);
 }
 
-static void smc(void)
+/* SMCCC_VERSION in another way than by HVC #0: -1, and x1 as it was. */
+#define OTHERWISE(tried, instruction)                                                             \
+    do {                                                                                          \
+        register uint64_t x0 __asm__("x0") = SMCCC_VERSION;                                       \
+        register uint64_t x1 __asm__("x1") = 11;                                                  \
+        __asm__ volatile(instruction : "+r"(x0), "+r"(x1)::"x2", "x3", "memory");                 \
+        uint64_t answer = x0, kept_x1 = x1;                                                       \
+        expect_value("other", tried, UINT64_MAX, answer);                                         \
+        expect_value("other", "  x1 is kept", 11, kept_x1);                                       \
+    } while (0)
+
+static void other_ways_to_call(void)
 {
-    register uint64_t x0 __asm__("x0") = SMCCC_VERSION;
-    register uint64_t x1 __asm__("x1") = 11;
-    __asm__ volatile("smc #0" : "+r"(x0), "+r"(x1)::"x2", "x3", "memory");
-    expect_value("other", "SMCCC_VERSION by SMC", (uint64_t)-1, x0);
+    OTHERWISE("SMCCC_VERSION by SMC #0", "smc #0");
+    OTHERWISE("SMCCC_VERSION by SMC #1", "smc #1");
+    OTHERWISE("SMCCC_VERSION by HVC #1", "hvc #1");
+    OTHERWISE("SMCCC_VERSION by HVC #0xffff", "hvc #0xffff");
 }
 
 /* Registers after a call that may change x0 to x3, and x4 where `features`. */
@@ -139,10 +152,10 @@ void firmware(const struct memory *m)
     discovery();
     smccc_and_psci();
     identifiers_that_do_not_exist();
-    smc();
+    other_ways_to_call();
     kept("features", STRANDLINE_FEATURES, 1);
     kept("uid", STRANDLINE_UID, 0);
     kept("start", STRANDLINE_START, 0);
     kept("psci", PSCI_VERSION, 0);
-    kept("other", 0xc6000007, 0);
+    kept("other", 0xc6000008, 0);
 }

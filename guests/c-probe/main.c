@@ -44,15 +44,18 @@ static void all_but_memory(const struct memory *m)
 {
     firmware(m);
     refusals_without_a_log(m);
+    copying(m);
     steps_of_start_and_stop(m);
     struct request start = {STRANDLINE_START, m->logged, LOGGED_BYTES, PAGE, 0, 0};
     expect_value("start", "all steps", (uint64_t)STRANDLINE_DONE, (uint64_t)finish(start).x0);
     refusals_with_a_log(m);
     reading(m);
     records(m);
+    copying(m);
     device(m);
     struct request stop = {STRANDLINE_STOP, 0, 0, 0, 0, 0};
     expect_value("stop", "all steps", (uint64_t)STRANDLINE_DONE, (uint64_t)finish(stop).x0);
+    granules_and_tiers(m);
     steps_of_sync(m);
     not_tried("start", "NO_MEMORY", "there are frames enough here (the word no-memory says where there are not)");
     not_tried("all", "UNTRUSTED", "hardware that stops answering is nothing a guest can make");

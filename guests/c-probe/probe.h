@@ -34,6 +34,10 @@ void refusals_with_a_log(const struct memory *m);
 void steps_of_start_and_stop(const struct memory *m);
 /* A log is on, of LOGGED pages: every flag of sync and clear. */
 void reading(const struct memory *m);
+/* What read delivers, with a log and without. */
+void copying(const struct memory *m);
+/* Logs of 2 MiB and 1 GiB blocks, and demands for tiers that are met. */
+void granules_and_tiers(const struct memory *m);
 /* Ranges larger than a step of sync. */
 void steps_of_sync(const struct memory *m);
 /* What status and faults write. */

@@ -77,28 +77,54 @@ static void unused(struct request r, unsigned registers)
 static void start(const struct memory *m)
 {
     struct request r = {STRANDLINE_START, m->logged, LOGGED_BYTES, PAGE, 0, 0};
-    static const uint64_t GRANULES[] = {0, 1, 2048, 8192, 65536, 1 << 21, (UINT64_C(1) << 32) + 4096};
+    static const uint64_t GRANULES[] = {0, 1, 2048, 8192, 65536, 1 << 22, (UINT64_C(1) << 32) + 4096};
     ranges(m, r, m->ram_end);
     for (size_t i = 0; i < sizeof GRANULES / sizeof GRANULES[0]; i++) {
         r.x3 = GRANULES[i];
-        expect("a granule that isn't 4096", r, INVALID, GRANULES[i]);
+        expect("a granule that features doesn't name", r, INVALID, GRANULES[i]);
     }
     r.x3 = PAGE;
-    r.x4 = 1;
-    expect("x4 is not 0", r, INVALID, 1);
-    r.x4 = TOP;
-    expect("x4 is not 0", r, INVALID, TOP);
+    static const uint64_t TIERS[] = {3, 0xff, 5 << 8, 0xff00, 1 << 16, UINT64_C(1) << 63};
+    for (size_t i = 0; i < sizeof TIERS / sizeof TIERS[0]; i++) {
+        r.x4 = TIERS[i];
+        expect("x4 is no tiers", r, INVALID, TIERS[i]);
+    }
+    if (tiers >> 8 > STRANDLINE_DMA_TIER_HARDWARE) {
+        r.x4 = STRANDLINE_DMA_TIER_HARDWARE << 8;
+        expect("devices' tier weaker than x4 demands", r, STRANDLINE_NOT_SUPPORTED, tiers);
+    } else {
+        not_tried("start", "devices' tier weaker than x4 demands", "there is no weaker one here");
+    }
+    if ((tiers & 0xff) > STRANDLINE_CPU_TIER_HARDWARE) {
+        r.x4 = STRANDLINE_CPU_TIER_HARDWARE;
+        expect("CPU's tier weaker than x4 demands", r, STRANDLINE_NOT_SUPPORTED, tiers);
+    } else {
+        not_tried("start", "CPU's tier weaker than x4 demands", "there is no weaker one here");
+    }
     r.x4 = 0;
     r.x5 = 1;
     expect("a step without a first", r, INVALID, 1);
+}
+
+static void read_pages(const struct memory *m)
+{
+    struct request r = {STRANDLINE_READ, m->logged, LOGGED_BYTES, m->buffer, 0, 0};
+    ranges(m, r, m->ram_end);
+    /* A buffer may end behind RAM by more than its first page. */
+    r.x2 = PAGE;
+    buffers(m, r, 1);
+    unused(r, 0x08);
+    for (r.x5 = 1; r.x5 <= 16; r.x5 *= 16)
+        expect("a step that can't be this call's", r, INVALID, r.x5);
 }
 
 void refusals_without_a_log(const struct memory *m)
 {
     struct request read = {STRANDLINE_SYNC, m->logged, LOGGED_BYTES, m->buffer, STRANDLINE_CPU, 0};
     struct request faults = {STRANDLINE_FAULTS, m->buffer, 4, 0, 0, 0};
-    struct request status = {STRANDLINE_STATUS, m->buffer, 160, 0, 0, 0};
+    struct request status = {STRANDLINE_STATUS, m->buffer, sizeof(struct strandline_log_status), 0, 0, 0};
     start(m);
+    read_pages(m);
     expect("no log is on", read, STRANDLINE_DENIED, 0);
     read.id = STRANDLINE_CLEAR;
     expect("no log is on", read, STRANDLINE_DENIED, 0);

@@ -12,6 +12,7 @@ static const struct name CALLS[] = {
     {STRANDLINE_UID, "uid"},           {STRANDLINE_REVISION, "revision"}, {STRANDLINE_FEATURES, "features"},
     {STRANDLINE_START, "start"},       {STRANDLINE_SYNC, "sync"},         {STRANDLINE_CLEAR, "clear"},
     {STRANDLINE_STOP, "stop"},         {STRANDLINE_STATUS, "status"},     {STRANDLINE_FAULTS, "faults"},
+    {STRANDLINE_READ, "read"},
     {0, 0},
 };
 
@@ -133,12 +134,13 @@ static int unchanged(void)
     return 1;
 }
 
-struct strandline_result expect(const char *tried, struct request r, int64_t x0, uint64_t x1)
+static struct strandline_result tell(const char *tried, struct request r, int64_t x0, uint64_t x1,
+                                     struct strandline_result (*how)(struct request))
 {
     char digits[20];
     const char *more = "";
     snapshot(&before);
-    struct strandline_result got = make(r);
+    struct strandline_result got = how(r);
     snapshot(&after);
     int ok = got.x0 == x0 && (x1 == ANY || got.x1 == x1);
     if (ok && x0 < 0) {
@@ -155,4 +157,14 @@ struct strandline_result expect(const char *tried, struct request r, int64_t x0,
     put_answer(got.x0, x1 == ANY && ok ? ANY : got.x1);
     end_row(ok, more);
     return got;
+}
+
+struct strandline_result expect(const char *tried, struct request r, int64_t x0, uint64_t x1)
+{
+    return tell(tried, r, x0, x1, make);
+}
+
+struct strandline_result expect_at_last(const char *tried, struct request r, int64_t x0, uint64_t x1)
+{
+    return tell(tried, r, x0, x1, finish);
 }

@@ -26,6 +26,9 @@ struct strandline_result finish(struct request r);
  * was. Gives back what it answered. */
 struct strandline_result expect(const char *tried, struct request r, int64_t x0, uint64_t x1);
 
+/* The same of a call that is repeated until it has ended. */
+struct strandline_result expect_at_last(const char *tried, struct request r, int64_t x0, uint64_t x1);
+
 /* The same of a value that was looked at. */
 void expect_value(const char *call, const char *tried, uint64_t wanted, uint64_t got);
 

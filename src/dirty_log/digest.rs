@@ -12,6 +12,7 @@ use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT, Pa};
 use crate::address_space::{AddressSpace, DmaView};
 use crate::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use crate::hw::{Barrier, DmaTlb, Memory, Platform, Word};
+use crate::sabotage;
 use crate::stage2::descriptor::Entry;
 use strandline_abi::{DmaTier, LogSource};
 
@@ -255,6 +256,7 @@ impl DirtyLog {
         if let Some(ledger) = &space.ledger
             && ledger.range().contains(page)
             && let Some(digests) = &ledger.digests
+            && !sabotage::DIGEST_OF_THE_SYNC
         {
             digests.keep(platform, ledger.page_of(page), words);
         }

@@ -1,5 +1,7 @@
 //! Write-protect faults: how a vCPU's writes come to be known on a CPU without hardware dirty state.
 
+use core::sync::atomic::Ordering;
+
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES};
 use crate::address_space::AddressSpace;
 use crate::hw::{Barrier, DmaTlb, Platform, Tlbi, Word};
@@ -33,6 +35,7 @@ impl<D: DmaTlb> AddressSpace<'_, D> {
         if !leaf.is_logged() {
             return WriteFault::Denied;
         }
+        self.write_faults.fetch_add(1, Ordering::Relaxed);
         // A block that is logged counts whole.
         self.mark_written(platform, slot.range().unwrap_or(range));
         let word = slot.word(platform);

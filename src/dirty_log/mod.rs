@@ -16,7 +16,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use strandline_abi::{CpuTier, LogState, Tiers};
+use strandline_abi::{CpuTier, KeySource, LogState, Tiers};
 
 pub use attach::{AttachError, Weakening};
 pub use bitmap::Bitmap;
@@ -44,6 +44,7 @@ pub struct DirtyLog {
     phase: Phase,
     cpu_tier: CpuTier,
     key: Option<DigestKey>,
+    key_source: KeySource,
     statistics: Statistics,
     /// Blocks split by the last start that ended.
     split_by_start: u64,
@@ -181,14 +182,29 @@ impl DirtyLog {
     /// A log that is off, of a VM whose vCPUs' writes come to be known by `cpu_tier`.
     #[must_use]
     pub fn new(cpu_tier: CpuTier) -> Self {
-        Self { phase: Phase::Off, cpu_tier, key: None, statistics: Statistics::default(), split_by_start: 0 }
+        Self {
+            phase: Phase::Off,
+            cpu_tier,
+            key: None,
+            key_source: KeySource::None,
+            statistics: Statistics::default(),
+            split_by_start: 0,
+        }
     }
 
-    /// The same with a key, without which a VM with devices of the digest tier can't be logged.
+    /// The same with a key, whose randomness comes from `source`; without one a VM with devices of the digest tier can't
+    /// be logged.
     #[must_use]
-    pub const fn with_key(mut self, key: DigestKey) -> Self {
+    pub const fn with_key(mut self, key: DigestKey, source: KeySource) -> Self {
         self.key = Some(key);
+        self.key_source = source;
         self
+    }
+
+    /// Where the randomness of its key comes from.
+    #[must_use]
+    pub const fn key_source(&self) -> KeySource {
+        self.key_source
     }
 
     /// What it is doing.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::addr::{IpaRange, PAGE_SHIFT, PageSize};
 use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
-use crate::frames::{FrameReserve, OutOfFrames};
+use crate::frames::{FrameReserve, Frames, OutOfFrames};
 use crate::hw::{DmaTlb, Platform};
 use crate::sabotage;
 use crate::stage2::{Count, LeafState, Retired, Split, SplitNeeds, View, ViewError, Walker};
@@ -264,16 +264,25 @@ impl Counting {
         for (i, (count, view)) in self.dma.iter().zip(&space.dma).enumerate() {
             if let (Some(count), Some(view)) = (count, view) {
                 let (split, retired) = split(count.needs(), initial_state(view.tier));
-                dma[i] = (!sabotage::NO_DMA_SPLIT).then_some(split);
+                dma[i] = unless(sabotage::NO_DMA_SPLIT, platform, split);
                 dma_retired[i] = Some(retired);
             }
         }
         let (cpu, cpu_retired) = split(self.cpu.needs(), LeafState::WritableClean);
         platform.unreserve(reserve);
         let on = On { range, step_pages: STEP_PAGES, cpu_retired, dma_retired, untrusted: false };
-        let cpu = (!sabotage::NO_CPU_SPLIT).then_some(cpu);
+        let cpu = unless(sabotage::NO_CPU_SPLIT, platform, cpu);
         Splitting { on, preparing: None, undigested: None, cpu, dma }
     }
+}
+
+/// `split`, which is given up where a fault that is built in says so.
+fn unless(sabotaged: bool, platform: &impl Frames, split: Split) -> Option<Split> {
+    if sabotaged {
+        split.end(platform);
+        return None;
+    }
+    Some(split)
 }
 
 /// What a step of a start has done.

@@ -3,7 +3,7 @@
 use strandline_abi::{DmaTier, Flags, LogSource};
 
 use super::bitmap::ones;
-use super::{DirtyLog, Ledger, LogError, digest};
+use super::{DirtyLog, Ledger, LogError, STEP_PAGES, digest};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
 use crate::address_space::AddressSpace;
 use crate::hw::{DmaTlb, Memory, Platform};
@@ -26,21 +26,30 @@ pub struct Cleared {
 
 impl DirtyLog {
     /// Checks that a sync or clear of `range` is possible now, and gives back its first step: at most
-    /// [`STEP_PAGES`](super::STEP_PAGES), with digests [`STEP_PAGES_DIGEST`](super::STEP_PAGES_DIGEST), from page `done` of it.
+    /// [`STEP_PAGES`], with digests [`STEP_PAGES_DIGEST`](super::STEP_PAGES_DIGEST), from page `done` of it.
     ///
     /// # Errors
     /// The log is not on, the range is not all logged, or `done` is not where a step begins.
     pub fn step_of(&self, range: IpaRange, done: u64) -> Result<IpaRange, LogError> {
+        self.step_for(range, done, Flags::BOTH)
+    }
+
+    /// [`DirtyLog::step_of`] of the sources that `flags` name: without devices no page is read, and steps are large.
+    ///
+    /// # Errors
+    /// As [`DirtyLog::step_of`].
+    pub fn step_for(&self, range: IpaRange, done: u64, flags: Flags) -> Result<IpaRange, LogError> {
         let on = self.on()?;
+        let step_pages = if flags.names(LogSource::Dma) { on.step_pages } else { STEP_PAGES };
         if !on.range.covers(range) {
             let outside = if range.start() < on.range.start() { range.start() } else { on.range.end() };
             return Err(LogError::OutsideLog(outside.max(range.start())));
         }
-        if done >= range.pages() || !done.is_multiple_of(on.step_pages) {
+        if done >= range.pages() || !done.is_multiple_of(step_pages) {
             return Err(LogError::OutOfStep(0));
         }
         let start = Ipa(range.start().0 + (done << PAGE_SHIFT));
-        let pages = (range.pages() - done).min(on.step_pages);
+        let pages = (range.pages() - done).min(step_pages);
         IpaRange::new(start, pages << PAGE_SHIFT).map_err(|_| LogError::OutOfStep(0))
     }
 

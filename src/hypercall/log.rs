@@ -2,15 +2,20 @@
 
 use spin::MutexGuard;
 use strandline_abi::{
-    Call, Error, FaultRecord, Flags, LogStatus, PAGE_BYTES, PAGES_PER_WORD, Status, VERSION,
+    Call, Error, FaultRecord, Flags, LogStatus, PAGE_BYTES, PAGES_PER_WORD, Status, Tiers, VERSION,
 };
 
 use super::{Answer, Arguments, CallError, GuestBuffer};
-use crate::addr::{Ipa, IpaRange};
+use crate::addr::{Ipa, IpaRange, PageSize};
 use crate::address_space::AddressSpace;
-use crate::dirty_log::{DirtyLog, LogError, Progress};
+use crate::dirty_log::{DirtyLog, LogError, PAGE_WORDS, Progress, Request};
 use crate::hw::{DmaTlb, Platform, Word};
 use crate::vm::{self, FaultLog, Vm};
+
+/// The granules a start takes; each one's bit in the features is its bytes.
+const GRANULES: [PageSize; 3] = [PageSize::Size4K, PageSize::Size2M, PageSize::Size1G];
+/// Pages that one step reads.
+const READ_PAGES: u64 = 16;
 
 /// One operation of a log runs at a time; a second caller is told so at once.
 fn lock<'v, D>(vm: &'v Vm<'_, D>) -> Result<MutexGuard<'v, DirtyLog>, CallError> {
@@ -37,20 +42,21 @@ pub(super) fn features<D: DmaTlb>(vm: &Vm<'_, D>) -> Result<([u64; 3], u64), Cal
     let numbered = Call::ALL.iter().filter(|c| c.id() >> 16 == 0xc600);
     let calls = numbered.fold(0, |bits, call| bits | 1 << (call.id() & 0xffff));
     let tiers = lock(vm)?.tiers(&*vm.space.read()).to_bits();
-    Ok(([VERSION.into(), calls, PAGE_BYTES], tiers))
+    let granules = GRANULES.iter().fold(0, |bits, granule| bits | granule.bytes());
+    Ok(([VERSION.into(), calls, granules], tiers))
 }
 
 pub(super) fn start<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
-    let [ipa, bytes, granule, flags, step] = *arguments;
+    let [ipa, bytes, granule, weakest, step] = *arguments;
     let range = IpaRange::new(Ipa(ipa), bytes)?;
-    for (value, wanted) in [(granule, PAGE_BYTES), (flags, 0)] {
-        if value != wanted {
-            return Err(CallError::invalid(value));
-        }
-    }
+    let known = GRANULES.into_iter().find(|known| known.bytes() == granule);
+    let granule = known.ok_or(CallError::invalid(granule))?;
+    let tiers = Tiers::from_bits(weakest).filter(|tiers| tiers.to_bits() == weakest);
+    let weakest = tiers.ok_or(CallError::invalid(weakest))?;
+    let request = Request { range, granule, weakest };
     let mut log = lock(vm)?;
     let mut space = vm.space.write();
-    let progress = log.start(platform, &mut space, range, step).map_err(|error| in_turn(error, step))?;
+    let progress = log.start(platform, &mut space, request, step).map_err(|error| in_turn(error, step))?;
     let (status, next) = status_of(progress);
     Ok((status, [next, log.tiers(&*space).to_bits(), log.blocks_split_by_start()]))
 }
@@ -78,10 +84,11 @@ impl Step {
         log: &DirtyLog,
         space: &AddressSpace<'_, D>,
         arguments: &Arguments,
+        flags: Flags,
     ) -> Result<Self, CallError> {
         let [ipa, bytes, bitmap, _, done] = *arguments;
         let range = IpaRange::new(Ipa(ipa), bytes)?;
-        let part = log.step_of(range, done).map_err(|error| in_turn(error, done))?;
+        let part = log.step_for(range, done, flags).map_err(|error| in_turn(error, done))?;
         let words = range.pages().div_ceil(PAGES_PER_WORD);
         if done == 0 {
             GuestBuffer::check(platform, space, Ipa(bitmap), words)?;
@@ -108,7 +115,7 @@ pub(super) fn sync<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argumen
     let flags = flags(arguments, Flags::BOTH.with(Flags::CLEAR))?;
     let mut log = lock(vm)?;
     let space = vm.space.read();
-    let step = Step::check(platform, &log, &space, arguments)?;
+    let step = Step::check(platform, &log, &space, arguments, flags)?;
     let synced = log.sync(platform, &space, step.part, flags, |index, bits| {
         if let Some(word) = step.buffer.word(platform, index) {
             word.store(bits);
@@ -122,7 +129,7 @@ pub(super) fn clear<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argume
     let flags = flags(arguments, Flags::BOTH)?;
     let mut log = lock(vm)?;
     let space = vm.space.read();
-    let step = Step::check(platform, &log, &space, arguments)?;
+    let step = Step::check(platform, &log, &space, arguments, flags)?;
     // The guest may change the mask meanwhile: each word is read once.
     let mut mask = [0; GuestBuffer::MAX_WORDS];
     for (index, wanted) in mask.iter_mut().enumerate() {
@@ -143,6 +150,39 @@ fn mark<P: Platform, D: DmaTlb>(platform: &P, space: &AddressSpace<'_, D>, buffe
     if let Some(touched) = buffer.touched() {
         space.mark_written(platform, touched);
     }
+}
+
+/// Reads pages into the caller's memory. All of range and buffer is checked at the first step, and what a step reads and
+/// writes at that step; a page is read only when the place for it is known, since the log takes it for delivered then.
+pub(super) fn read<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
+    let [ipa, bytes, buffer, _, done] = *arguments;
+    let range = IpaRange::new(Ipa(ipa), bytes)?;
+    if done >= range.pages() || !done.is_multiple_of(READ_PAGES) {
+        return Err(CallError::invalid(done));
+    }
+    if !buffer.is_multiple_of(8) {
+        return Err(CallError::new(Error::Unaligned, buffer));
+    }
+    let mut log = lock(vm)?;
+    let space = vm.space.read();
+    let end = range.pages().min(done + READ_PAGES);
+    let checked = if done == 0 { range.pages() } else { end } - done;
+    let part = IpaRange::new(range.start().offset(done * PAGE_BYTES), checked * PAGE_BYTES)?;
+    if let Some(outside) = space.first_outside_ram(part) {
+        return Err(CallError::new(Error::OutOfRange, outside.0));
+    }
+    let to = buffer.checked_add(done * PAGE_BYTES).ok_or(CallError::new(Error::OutOfRange, buffer))?;
+    GuestBuffer::check(platform, &space, Ipa(to), checked * PAGE_WORDS as u64)?;
+    let mut words = [0; PAGE_WORDS];
+    for page in 0..end - done {
+        let place = GuestBuffer::validate(platform, &space, Ipa(to + page * PAGE_BYTES), PAGE_WORDS)?;
+        log.read_page(platform, &space, part.start().offset(page * PAGE_BYTES), &mut words)?;
+        store(platform, &place, 0, &words);
+        mark(platform, &space, &place);
+        platform.relax();
+    }
+    let (status, next) = if end < range.pages() { (Status::More, end) } else { (Status::Done, 0) };
+    Ok((status, [next, end - done, 0]))
 }
 
 pub(super) fn status<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {

@@ -67,6 +67,7 @@ pub fn dispatch<P: Platform, D: DmaTlb>(
             Call::Stop => log::stop(platform, vm, arguments),
             Call::Status => log::status(platform, vm, arguments),
             Call::Faults => log::faults(platform, vm, arguments),
+            Call::Read => log::read(platform, vm, arguments),
             // UID and revision have been answered above.
             Call::Features | Call::Uid | Call::Revision => {
                 let (values, tiers) = log::features(vm)?;
@@ -88,6 +89,7 @@ fn unused_are_zero(call: Call, arguments: &Arguments) -> Result<(), CallError> {
         Call::Start | Call::Sync | Call::Clear => [true; 5],
         Call::Stop => [false, false, false, false, true],
         Call::Status | Call::Faults => [true, true, false, false, false],
+        Call::Read => [true, true, true, false, true],
         Call::Features | Call::Uid | Call::Revision => [false; 5],
     };
     let wrong = arguments.iter().zip(used).find(|(value, used)| !used && **value != 0);

@@ -31,7 +31,12 @@ struct Rig<'d> {
 
 impl<'d> Rig<'d> {
     fn new(fake: &'d Fake, tlb: &'d FakeTlb) -> Self {
-        let ram = fake.alloc(RAM_FRAMES.trailing_zeros()).unwrap().into_pa();
+        Self::with_ram(fake, tlb, RAM_FRAMES)
+    }
+
+    /// One whose RAM the fake machine has more of.
+    fn with_ram(fake: &'d Fake, tlb: &'d FakeTlb, frames: u64) -> Self {
+        let ram = fake.alloc(frames.trailing_zeros()).unwrap().into_pa();
         let mut space = AddressSpace::new(fake, Format::new(36).unwrap(), Vmid(1)).unwrap();
         space.add_dma_view(fake, DmaWalker { tlb, vmid: Vmid(2), coherent: true }, DmaTier::Assume).unwrap();
         let registers = Region { range: range(0x1000_0000, M), pa: Pa(0x1000_0000), reach: Reach::CpuDevice };
@@ -99,9 +104,9 @@ fn discovery_answers_as_smccc_says() {
     let rig = Rig::new(&fake, &tlb);
     let [a, b, c, d, _] = rig.call(Call::Uid, [0; 5]);
     assert_eq!([a, b, c, d], UID_WORDS.map(u64::from));
-    assert_eq!(rig.call(Call::Revision, [0; 5]), [0, 1, 0, 0, 0]);
+    assert_eq!(rig.call(Call::Revision, [0; 5]), [0, 2, 0, 0, 0]);
     let tiers = Tiers { cpu: CpuTier::Hardware, dma: DmaTier::Assume }.to_bits();
-    assert_eq!(rig.call(Call::Features, [0; 5]), [0, 1, 0x7f, 4096, tiers]);
+    assert_eq!(rig.call(Call::Features, [0; 5]), [0, 2, 0xff, 0x4020_1000, tiers]);
 }
 
 #[test]
@@ -110,7 +115,7 @@ fn unknown_functions_of_the_range_are_not_supported_and_others_are_not_ours() {
     let rig = Rig::new(&fake, &tlb);
     // A number that doesn't exist, the 32-bit form of one that does, 64-bit forms of UID and revision, the call
     // count (optional, DEN 0028 §6.2), reserved bits.
-    for id in [0xc600_0007, 0xc600_0040, 0x8600_0001, 0xc600_ff01, 0xc600_ff03, 0x8600_ff00, 0xc602_0001] {
+    for id in [0xc600_0008, 0xc600_0040, 0x8600_0001, 0xc600_ff01, 0xc600_ff03, 0x8600_ff00, 0xc602_0001] {
         let not_supported = Some([u64::MAX, id.into(), 0, 0, 4]);
         assert_eq!(dispatch(&fake, &rig.vm, id, &[1, 2, 3, 4, 5]), not_supported, "{id:#x}");
     }
@@ -136,6 +141,7 @@ fn an_argument_that_a_call_does_not_have_is_zero() {
         (Call::Stop, 0b1_0000),
         (Call::Status, 0b0_0011),
         (Call::Faults, 0b0_0011),
+        (Call::Read, 0b1_0111),
     ] {
         for register in (0..5).filter(|r| used >> r & 1 == 0) {
             for value in [1, 1 << 63] {
@@ -147,7 +153,7 @@ fn an_argument_that_a_call_does_not_have_is_zero() {
         }
     }
     // The two calls that SMCCC itself defines have no arguments to look at.
-    assert_eq!(rig.call(Call::Revision, [9; 5]), [0, 1, 0, 0, 9]);
+    assert_eq!(rig.call(Call::Revision, [9; 5]), [0, 2, 0, 0, 9]);
 }
 
 #[test]
@@ -223,7 +229,10 @@ fn every_bad_argument_is_refused_by_its_error_and_changes_nothing() {
     assert_eq!(start([RAM - M, M, 4096, 0, 0]), (Error::OutOfRange, RAM - M));
     assert_eq!(start([0x1000_0000, M, 4096, 0, 0]), (Error::OutOfRange, 0x1000_0000));
     assert_eq!(start([RAM, M, 65536, 0, 0]), (Error::InvalidParameter, 65536));
-    assert_eq!(start([RAM, M, 4096, 1, 0]), (Error::InvalidParameter, 1));
+    assert_eq!(start([RAM, M, 4096, 3, 0]), (Error::InvalidParameter, 3));
+    assert_eq!(start([RAM, M, 4096, 1 << 16, 0]), (Error::InvalidParameter, 1 << 16));
+    // The weakest tiers that will do: this VM's devices' writes are assumed.
+    assert_eq!(start([RAM, M, 4096, 0x301, 0]), (Error::NotSupported, 0x401));
     assert_eq!(start([RAM, M, 4096, 0, 3]), (Error::InvalidParameter, 3));
 
     for call in [Call::Sync, Call::Clear] {
@@ -340,4 +349,40 @@ fn a_second_operation_on_a_log_is_told_that_it_is_busy() {
     assert_eq!(rig.call(Call::Faults, [BUFFER, 1, 0, 0, 0])[0], Error::Busy.to_x0());
     drop((held, changing));
     rig.start();
+}
+
+#[test]
+fn pages_are_read_into_the_callers_memory_step_by_step() {
+    let (fake, tlb) = (Fake::new(128), FakeTlb::default());
+    let rig = Rig::with_ram(&fake, &tlb, 64);
+    let pages = 31;
+    for page in 0..pages {
+        fake.write_behind(rig.guest_word(RAM + page * 4096 + 8 * page), 0x100 + page);
+    }
+    let to = RAM + pages * 4096 + 8;
+    assert_eq!(rig.finish(Call::Read, [RAM, pages * 4096, to, 0, 0]), pages);
+    for page in 0..pages {
+        assert_eq!(fake.read(rig.guest_word(to + page * 4096 + 8 * page)), 0x100 + page);
+    }
+    // What EL2 wrote is in a log.
+    rig.start();
+    rig.finish(Call::Read, [RAM, 4096, BUFFER, 0, 0]);
+    rig.finish(Call::Sync, [RAM, RAM_BYTES, BUFFER + 8192, CPU_CLEAR, 0]);
+    assert_eq!(fake.read(rig.guest_word(BUFFER + 8192)), 1 << ((BUFFER - RAM) / 4096));
+}
+
+#[test]
+fn a_page_whose_place_is_nowhere_is_not_read() {
+    let (fake, tlb) = (Fake::new(96), FakeTlb::default());
+    let rig = Rig::new(&fake, &tlb);
+    let end = RAM + RAM_BYTES;
+    let read = |arguments| rig.refused(Call::Read, arguments);
+    assert_eq!(read([RAM, 8192, end - 4096, 0, 0]), (Error::OutOfRange, end));
+    assert_eq!(read([end - 4096, 8192, RAM, 0, 0]), (Error::OutOfRange, end));
+    assert_eq!(read([RAM, 4096, RAM + 4, 0, 0]), (Error::Unaligned, RAM + 4));
+    assert_eq!(read([RAM + 8, 4096, RAM, 0, 0]), (Error::Unaligned, RAM + 8));
+    assert_eq!(read([RAM, 0, RAM, 0, 0]), (Error::InvalidParameter, 0));
+    assert_eq!(read([RAM, 4096, RAM, 0, 1]), (Error::InvalidParameter, 1));
+    assert_eq!(read([RAM, 16 * 4096, RAM, 0, 16]), (Error::InvalidParameter, 16));
+    assert_eq!(read([RAM, 32 * 4096, u64::MAX - 7, 0, 16]).0, Error::OutOfRange);
 }

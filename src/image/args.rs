@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `memory=SIZE` | RAM; a number with `K`, `M` or `G`, a multiple of 2 MiB, at least 32 MiB | `256M` |
 //! | `device=BB:DD.F` | a PCI function of its own; may be repeated, up to 8 | none |
+//! | `cpu=TIER` | how its vCPUs' writes are to be known: `auto`, `hardware`, `faults` | `auto` |
 //! | `dma=TIER` | how the devices' writes are to be known: `auto`, `hardware`, `stall`, `digest`, `assume` | `auto` |
 //! | `name=NAME` | what its lines on the console begin with: up to 16 of `a-z`, `0-9`, `-` | `vm0`, `vm1`, ... |
 
@@ -15,7 +16,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use strandline_abi::DmaTier;
+use strandline_abi::{CpuTier, DmaTier};
 
 use crate::guest_map::{RAM_MAX_BYTES, RAM_MIN_BYTES, RAM_STEP_BYTES};
 use crate::vpci::Bdf;
@@ -38,6 +39,15 @@ pub enum DmaChoice {
     Tier(DmaTier),
 }
 
+/// How the writes of a VM's vCPUs are to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuChoice {
+    /// By the best tier the CPU has.
+    Auto,
+    /// By this tier, or not at all.
+    Tier(CpuTier),
+}
+
 /// What the boot arguments say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmConfig {
@@ -49,6 +59,8 @@ pub struct VmConfig {
     pub devices: Vec<Bdf>,
     /// How their writes are to be known.
     pub dma: DmaChoice,
+    /// How its vCPUs' writes are to be known.
+    pub cpu: CpuChoice,
     /// The guest's command line.
     pub command_line: String,
 }
@@ -74,7 +86,7 @@ impl fmt::Display for ArgsError {
             Self::Unknown(word) => {
                 write!(
                     f,
-                    "unknown word '{word}' (known: memory=, device=, dma=, name=; the guest's own come after --)"
+                    "unknown word '{word}' (known: memory=, device=, cpu=, dma=, name=; the guest's own come after --)"
                 )
             }
             Self::Malformed(word, expected) => write!(f, "'{word}': {expected}"),
@@ -105,6 +117,7 @@ pub fn parse(bootargs: &str, index: usize) -> Result<VmConfig, ArgsError> {
         memory: words.memory.unwrap_or(DEFAULT_MEMORY),
         devices: words.devices,
         dma: words.dma.unwrap_or(DmaChoice::Auto),
+        cpu: words.cpu.unwrap_or(CpuChoice::Auto),
         command_line: command_line.to_string(),
     })
 }
@@ -130,6 +143,7 @@ struct Words {
     memory: Option<u64>,
     devices: Vec<Bdf>,
     dma: Option<DmaChoice>,
+    cpu: Option<CpuChoice>,
 }
 
 impl Words {
@@ -137,6 +151,7 @@ impl Words {
         match word.split_once('=') {
             Some(("memory", value)) => set(&mut self.memory, memory(value), word),
             Some(("device", value)) => self.add_device(value, word),
+            Some(("cpu", value)) => set(&mut self.cpu, cpu(value), word),
             Some(("dma", value)) => set(&mut self.dma, dma(value), word),
             Some(("name", value)) => set(&mut self.name, name(value), word),
             _ => Err(ArgsError::Unknown(word.to_string())),
@@ -200,6 +215,15 @@ fn size(value: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
+fn cpu(value: &str) -> Result<CpuChoice, &'static str> {
+    match value {
+        "auto" => Ok(CpuChoice::Auto),
+        "hardware" => Ok(CpuChoice::Tier(CpuTier::Hardware)),
+        "faults" => Ok(CpuChoice::Tier(CpuTier::Faults)),
+        _ => Err("one of auto, hardware, faults"),
+    }
+}
+
 fn dma(value: &str) -> Result<DmaChoice, &'static str> {
     match value {
         "auto" => Ok(DmaChoice::Auto),
@@ -238,6 +262,7 @@ mod tests {
             memory: 0x1000_0000,
             devices: Vec::new(),
             dma: DmaChoice::Auto,
+            cpu: CpuChoice::Auto,
             command_line: String::new(),
         };
         assert_eq!(parse("", 3), Ok(plain.clone()));

@@ -1,6 +1,7 @@
 //! What the CPU can do, from its ID registers.
 #![expect(unsafe_code, reason = "ID registers without a type in aarch64-cpu")]
 
+use core::arch::global_asm;
 use core::fmt;
 
 use aarch64_cpu::registers::{
@@ -34,6 +35,8 @@ pub struct CpuFeatures {
     pub fgt: bool,
     /// FEAT_FGT2: there are more of them.
     pub fgt2: bool,
+    /// FEAT_RNG: there is a generator of random numbers.
+    pub rng: bool,
     /// FEAT_HCX: there is HCRX_EL2.
     pub hcx: bool,
     /// There is a PMU by the architecture (ID_AA64DFR0_EL1.PMUVer).
@@ -77,6 +80,7 @@ impl CpuFeatures {
             s2fwb: field(mmfr2, 40) != 0,
             fgt: field(mmfr0, 56) != 0,
             fgt2: field(mmfr0, 56) >= 2,
+            rng: field(read_sysreg!("id_aa64isar0_el1"), 60) != 0,
             hcx: field(mmfr1, 40) != 0,
             pmu: pmu_version != 0 && pmu_version != 15,
             // APA 7:4, API 11:8, GPA 27:24, GPI 31:28; APA3 15:12, GPA3 11:8.
@@ -86,6 +90,17 @@ impl CpuFeatures {
             sve: field(pfr0, 32) != 0,
             sme: field(pfr1, 24) != 0,
         }
+    }
+
+    /// A random number of the CPU's, which has [`CpuFeatures::rng`]; `None` where it has none ready.
+    pub fn random() -> Option<u64> {
+        let (value, flags): (u64, u64);
+        // SAFETY: RNDR (S3_3_C2_C4_0) has no side effect but PSTATE's flags, which tell whether it gave a number.
+        unsafe {
+            core::arch::asm!("mrs {}, s3_3_c2_c4_0", "mrs {}, nzcv", out(reg) value, out(reg) flags, options(nomem, nostack));
+        }
+        const ZERO: u64 = 1 << 30;
+        (flags & ZERO == 0).then_some(value)
     }
 
     /// How many bits a physical address has.
@@ -106,6 +121,36 @@ impl CpuFeatures {
         const BITS_48: u8 = 5;
         self.pa_range.min(BITS_48).into()
     }
+}
+
+global_asm!(
+    // x0 = index: eight bytes of code for each register.
+    "read_id_register:",
+    "adr x1, 1f",
+    "add x1, x1, x0, lsl #3",
+    "br x1",
+    "1:",
+    ".irp crm, 1, 2, 3, 4, 5, 6, 7",
+    ".irp op2, 0, 1, 2, 3, 4, 5, 6, 7",
+    "mrs x0, s3_0_c0_c\\crm\\()_\\op2",
+    "ret",
+    ".endr",
+    ".endr",
+);
+
+unsafe extern "C" {
+    /// Reads S3_0_C0_C\<crm\>_\<op2\>; `index` is (crm - 1) * 8 + op2, below 56.
+    fn read_id_register(index: u64) -> u64;
+}
+
+/// The identification register S3_0_C0_C\<crm\>_\<op2\>; 0 where `crm` is not 1 to 7 or `op2` not 0 to 7.
+pub fn id_register(crm: u8, op2: u8) -> u64 {
+    if !matches!((crm, op2), (1..=7, 0..=7)) {
+        return 0;
+    }
+    // SAFETY: the index is below 56; the whole space of identification registers can be read, and reads as zero where
+    // it has no register.
+    unsafe { read_id_register(u64::from(crm - 1) * 8 + u64::from(op2)) }
 }
 
 /// The four-bit field from `shift`.

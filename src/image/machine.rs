@@ -47,6 +47,8 @@ pub struct Machine {
     pub pcie: ArrayVec<PcieHost, { pcie::MAX_HOSTS }>,
     /// How many CPUs the tree names.
     pub cpus: usize,
+    /// The seed for random numbers that firmware has left (`/chosen/rng-seed`), as much of it as is used.
+    pub seed: ArrayVec<u8, { crate::entropy::SEED_BYTES }>,
     /// What the boot loader has left for the VMs, sorted by address.
     pub modules: ArrayVec<Module, { modules::MAX_MODULES }>,
 }
@@ -71,6 +73,7 @@ impl Machine {
             smmus: ArrayVec::new(),
             pcie: ArrayVec::new(),
             cpus: count_cpus(tree)?,
+            seed: read_seed(tree)?,
             modules: ArrayVec::new(),
         })
     }
@@ -131,6 +134,12 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+fn read_seed<const N: usize>(tree: Tree) -> Result<ArrayVec<u8, N>, TreeError> {
+    let chosen = tree.by_path("/chosen")?;
+    let bytes = chosen.and_then(|c| c.property("rng-seed")).unwrap_or_default();
+    Ok(bytes.iter().copied().take(N).collect())
 }
 
 fn count_cpus(tree: Tree) -> Result<usize, TreeError> {

@@ -22,9 +22,13 @@ mod aarch32;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod args;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod entropy;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod guest_dt;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod guest_map;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod id_registers;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod inject;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
@@ -47,6 +51,8 @@ mod trapped;
 mod vpci;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod vuart;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod write_protect;
 
 // The machine itself.
 #[cfg(target_os = "none")]

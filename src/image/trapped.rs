@@ -17,6 +17,8 @@ pub struct SystemAccess {
 pub enum Answer {
     /// It reads as zero, and ignores what is written.
     Nothing,
+    /// It reads as what [`super::id_registers`] makes of the CPU's own.
+    Identification,
     /// It does not exist.
     Undefined,
 }
@@ -40,6 +42,7 @@ impl SystemAccess {
         match self.register {
             // op1 = 1 would be the trace unit.
             [2, 0 | 3, 0 | 1 | 7, _, _] | [3, 0, 1, 0, 1] => Answer::Nothing,
+            [3, 0, 0, 1..=7, _] if self.read => Answer::Identification,
             _ => Answer::Undefined,
         }
     }
@@ -84,6 +87,14 @@ mod tests {
         ] {
             assert_eq!(answer(register), Answer::Nothing, "{register:?}");
         }
+    }
+
+    #[test]
+    fn identification_registers_can_be_read() {
+        assert_eq!(answer([3, 0, 0, 1, 0]), Answer::Identification);
+        assert_eq!(answer([3, 0, 0, 7, 7]), Answer::Identification);
+        let write = SystemAccess { register: [3, 0, 0, 4, 0], read: false, rt: 0 };
+        assert_eq!(write.answer(), Answer::Undefined);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use aarch64_cpu::registers::{
     VBAR_EL1, VMPIDR_EL2, VTTBR_EL2, Writeable,
 };
 
+use strandline::addr::Ipa;
+
 use super::aarch32;
 use super::cpu::CpuFeatures;
 use super::entry::HCR_BOOT;
@@ -130,6 +132,30 @@ impl Vcpu {
         barrier::isb(barrier::SY);
     }
 
+    /// The page that the guest's stage 1 makes of `far`, as the guest would read there; `None` where its tables don't say.
+    ///
+    /// For permission faults of stage 2, of which HPFAR_EL2 need not tell the address (Arm ARM, HPFAR_EL2).
+    pub fn translate(&self, far: u64) -> Option<Ipa> {
+        /// PAR_EL1.F: the translation failed. PA, bits 51:12, where it did not.
+        const FAILED: u64 = 1;
+        const PAGE: u64 = 0x000f_ffff_ffff_f000;
+        const EL_MASK: u64 = 0b1100;
+        let guests = read_sysreg!("par_el1");
+        // SAFETY: it translates by the tables of the guest, which does not run now, and changes PAR_EL1 alone.
+        unsafe {
+            if self.pstate & EL_MASK == 0 {
+                core::arch::asm!("at s1e0r, {}", in(reg) far, options(nostack, preserves_flags));
+            } else {
+                core::arch::asm!("at s1e1r, {}", in(reg) far, options(nostack, preserves_flags));
+            }
+        }
+        barrier::isb(barrier::SY);
+        let result = read_sysreg!("par_el1");
+        // SAFETY: it is the guest's again.
+        unsafe { write_sysreg!("par_el1", guests) };
+        (result & FAILED == 0).then_some(Ipa(result & PAGE))
+    }
+
     /// Takes the guest's tables away from this CPU: called when a VM has ended, before its memory goes to others. A
     /// CPU may walk EL1's tables at any time, also while EL2 runs. So the guest's own translation goes off first, then
     /// stage 2, whose walks could write flags into what were tables (VTCR_EL2.HA and HD).
@@ -152,7 +178,7 @@ const VTCR_RES1: u64 = 1 << 31;
 /// may not lie in device registers, which a walk would read at any time (PTW). Cache maintenance by set and way is not
 /// trapped: it only invalidates what it cleans (SWIO), so that it costs time and loses nothing. What belongs to the
 /// physical CPU and outlives the guest traps: registers that are IMPLEMENTATION DEFINED (TIDCP, TACR), error records
-/// (TERR), limited ordering regions (TLOR). Memory tags (ATA) trap where they are not off already.
+/// (TERR), limited ordering regions (TLOR). Identification registers (TID3) trap, so that they tell of what a guest has. Memory tags (ATA) trap where they are not off already.
 const HCR_GUEST: u64 = {
     const VM: u64 = 1 << 0;
     const SWIO: u64 = 1 << 1;
@@ -161,6 +187,7 @@ const HCR_GUEST: u64 = {
     const IMO: u64 = 1 << 4;
     const AMO: u64 = 1 << 5;
     const TWI: u64 = 1 << 13;
+    const TID3: u64 = 1 << 18;
     const TSC: u64 = 1 << 19;
     const TIDCP: u64 = 1 << 20;
     const TACR: u64 = 1 << 21;
@@ -170,7 +197,7 @@ const HCR_GUEST: u64 = {
     const APK: u64 = 1 << 40;
     const API: u64 = 1 << 41;
     let interrupts = FMO | IMO | AMO;
-    let traps = TWI | TSC | TIDCP | TACR | TLOR | TERR;
+    let traps = TWI | TID3 | TSC | TIDCP | TACR | TLOR | TERR;
     VM | SWIO | PTW | RW | interrupts | traps | APK | API
 };
 

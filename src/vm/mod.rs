@@ -26,11 +26,13 @@ impl<'d, D: DmaTlb> Vm<'d, D> {
     /// A VM with this address space, whose vCPUs' writes come to be known by `cpu_tier`.
     #[must_use]
     pub fn new(space: AddressSpace<'d, D>, cpu_tier: CpuTier) -> Self {
-        Self {
-            space: RwLock::new(space),
-            log: Mutex::new(DirtyLog::new(cpu_tier)),
-            faults: Mutex::new(FaultLog::new()),
-        }
+        Self::with_log(space, DirtyLog::new(cpu_tier))
+    }
+
+    /// A VM with this address space and this log, which is off.
+    #[must_use]
+    pub fn with_log(space: AddressSpace<'d, D>, log: DirtyLog) -> Self {
+        Self { space: RwLock::new(space), log: Mutex::new(log), faults: Mutex::new(FaultLog::new()) }
     }
 }
 
@@ -65,6 +67,8 @@ pub fn status<P: Platform, D: DmaTlb>(
         smmu_tlbi_ipa: commands.tlbi_ipa,
         smmu_syncs: commands.syncs,
         free_frames: platform.free_frames() as u64,
+        write_faults: space.write_faults(),
+        key_source: log.key_source().code().into(),
     }
 }
 

@@ -131,7 +131,7 @@ fn same_content(memory: &Window, bits: &Window) -> Checked {
 
 /// Functions next to those there are, a 32-bit form, and ones of other owners.
 fn unknown_functions(attempt: &mut impl FnMut(Attempt) -> Checked) -> Checked {
-    let behind = Call::Faults.id() + 1;
+    let behind = Call::Read.id() + 1;
     let short = Call::Start.id() & !(1 << 30);
     for function in [behind, 0xc600_00ff, 0xc600_ffff, short, 0x8600_ff02, 0xc500_0000] {
         attempt(Attempt {

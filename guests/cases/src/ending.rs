@@ -6,8 +6,8 @@ use guest_rt::reason::Checked;
 use guest_rt::window::Window;
 use guest_rt::{power, print, println, reason};
 
-/// `fault access=read|write addr=...`: touches an address that is not mapped (default: behind the end of RAM). The VM
-/// is stopped.
+/// `fault access=read|write addr=...`: touches an address that is not mapped (default: behind the end of RAM). The
+/// runtime's own vectors end the VM.
 pub fn touches_what_is_not_there(guest: &Guest) -> Checked {
     let args = guest.tree.args();
     let address = args.number_or("addr", guest.ram.end())?;
@@ -26,7 +26,7 @@ pub fn touches_what_is_not_there(guest: &Guest) -> Checked {
     Err(reason!("the access to {address:#x} went through"))
 }
 
-/// `fault-exec`: jumps to the UART's registers. The VM is stopped.
+/// `fault-exec`: jumps to the UART's registers. The runtime's own vectors end the VM.
 pub fn executes_a_device(guest: &Guest) -> Checked {
     let uart =
         Window::new(guest.tree.uart()?).ok_or_else(|| reason!("the UART lies over the guest's image"))?;

@@ -93,7 +93,7 @@ fn pick<T: Copy>(rng: &mut Rng, values: &[T]) -> T {
 }
 
 /// Ends whatever log is on, and makes a new one work.
-fn works_afterwards(memory: Area, room: Area) -> Checked {
+pub fn works_afterwards(memory: Area, room: Area) -> Checked {
     match log::stop() {
         Ok(_) | Err(Failure::Refused(Error::Denied, _)) => {}
         Err(other) => return Err(reason!("the stop afterwards: {other}")),

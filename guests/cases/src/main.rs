@@ -21,6 +21,8 @@ mod bad_log;
 #[cfg(target_os = "none")]
 mod calls;
 #[cfg(target_os = "none")]
+mod digest;
+#[cfg(target_os = "none")]
 mod ending;
 #[cfg(target_os = "none")]
 mod fuzz;
@@ -39,6 +41,8 @@ mod stage1;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
+mod storm;
+#[cfg(target_os = "none")]
 mod trial;
 #[cfg(target_os = "none")]
 mod undefined;
@@ -52,7 +56,8 @@ mod run {
     use guest_rt::{power, println, reason};
 
     use crate::{
-        aarch32, aborts, bad, calls, ending, fuzz, marks, odd, pci, shadow, stage1, start, undefined, waiting,
+        aarch32, aborts, bad, calls, digest, ending, fuzz, marks, odd, pci, shadow, stage1, start, storm,
+        undefined, waiting,
     };
 
     guest_rt::guest_main!(main);
@@ -65,7 +70,9 @@ mod run {
         ("aborts", aborts::what_is_not_there_answers_by_an_abort),
         ("bad", bad::every_bad_input_is_refused),
         ("cpu-off", ending::cpu_off),
+        ("digest", digest::a_copy_kept_by_the_log_is_equal_in_the_end),
         ("fault", ending::touches_what_is_not_there),
+        ("fault-cost", start::first_writes_have_their_price),
         ("fault-exec", ending::executes_a_device),
         ("fuzz", fuzz::random_calls_do_no_harm),
         ("marks", marks::tells_and_leaves_marks),
@@ -78,7 +85,9 @@ mod run {
         ("smc", calls::smc_is_not_supported),
         ("spam", ending::prints_much),
         ("stage1", stage1::own_translation_may_point_anywhere),
+        ("stage1-log", stage1::own_tables_are_logged),
         ("start", start::starts_once),
+        ("storm", storm::random_calls_by_the_million),
         ("undefined", undefined::what_a_guest_may_not_have_is_undefined),
         ("walk-nowhere", stage1::walks_nowhere),
         ("walks", start::walks_blocks_then_pages_then_blocks),

@@ -1,12 +1,13 @@
 //! The guest's own translation, pointing where it should not.
 
 use guest_rt::area::Area;
+use guest_rt::bitmap::Bitmap;
 use guest_rt::boot::Guest;
 use guest_rt::edu::Edu;
 use guest_rt::reason::Checked;
 use guest_rt::window::Window;
-use guest_rt::{check, println, reason};
-use strandline_abi::PAGE_BYTES;
+use guest_rt::{check, log, println, reason};
+use strandline_abi::{Flags, PAGE_BYTES};
 
 use crate::aborts::{self, BRANCH, DATA, FETCH, ODD, PLAIN};
 use crate::places::cut;
@@ -149,3 +150,58 @@ pub fn walks_nowhere(guest: &Guest) -> Checked {
     let end = tables.run(PLAIN[0].word, 0);
     Err(reason!("it goes on: ESR {:#x}", end.esr))
 }
+
+/// TCR_EL1.HA and HD: the walk updates access flags and dirty state.
+const HARDWARE_UPDATE: u64 = 1 << 39 | 1 << 40;
+/// A descriptor's DBM, and AP[2]: read-only, until hardware makes it writable for a write.
+const DBM: u64 = 1 << 51;
+const READ_ONLY: u64 = 1 << 7;
+/// Of an alias of RAM: what a walk that updates changes.
+const ACCESSED: u64 = 1 << 10;
+/// MRS x1, ID_AA64MMFR1_EL1.
+const READ_MMFR1: u32 = 0xd538_0721;
+
+/// `stage1-log`: a log of memory in which the guest's own page tables lie. What is stored through them is reported, and so
+/// are the tables where the CPU's walks write them (access flags and dirty state); nothing else is.
+pub fn own_tables_are_logged(guest: &Guest) -> Checked {
+    let mut tables = Tables::new(guest)?;
+    let mmfr1 = tables.bench.run(&[READ_MMFR1], EL1H, [0; 4]).x[1];
+    let updates = mmfr1 & 0xf >= 2;
+    if updates {
+        let end = tables.bench.run(&[msr(TCR)], EL1H, [TCR_VALUE | HARDWARE_UPDATE, 0, 0, 0]);
+        check!(end.esr == THROUGH, "TCR_EL1 can't be written: ESR {:#x}", end.esr)?;
+    }
+    let bitmap = cut(&mut tables.free, PAGE_BYTES)?;
+    let data = Window::new(cut(&mut tables.free, DATA_PAGES * PAGE_BYTES)?.area());
+    let data = data.ok_or_else(|| reason!("no room"))?;
+    let logged = Area::new(tables.root.start(), data.area().end() - tables.root.start());
+    log::start(logged.ok_or_else(|| reason!("no room"))?)?;
+    for round in 0..DATA_PAGES {
+        let alias = GIB | BLOCK | DBM | READ_ONLY;
+        let descriptor = if updates { alias & !ACCESSED } else { alias & !READ_ONLY };
+        let va = tables.point(descriptor) + (data.start() - GIB) + round * PAGE_BYTES;
+        let both = Flags::CPU.with(Flags::CLEAR);
+        log::sync(tables.root.area(), &bitmap, both)?;
+        log::sync(data.area(), &bitmap, both)?;
+        let end = tables.run(PLAIN[1].word, va);
+        check!(end.esr == THROUGH, "the store through the alias: ESR {:#x}", end.esr)?;
+        log::sync(data.area(), &bitmap, both)?;
+        let found = Bitmap::new(&bitmap, DATA_PAGES).compare(0..DATA_PAGES, &[round]);
+        found.map_err(|mismatch| reason!("round {round}, the page stored to: {mismatch}"))?;
+        log::sync(tables.root.area(), &bitmap, both)?;
+        let walked = Bitmap::new(&bitmap, 1).count(0..1) == 1;
+        let descriptor = tables.root.read64(16);
+        check!(
+            descriptor & ACCESSED != 0 && descriptor & READ_ONLY == 0,
+            "round {round}: the walk left the descriptor {descriptor:#x}"
+        )?;
+        check!(!updates || walked, "round {round}: the table that the walk wrote is not reported")?;
+        check!(updates || !walked, "round {round}: the table is reported, though nothing wrote it")?;
+    }
+    log::stop()?;
+    println!("{DATA_PAGES} stores, tables {} by walks", if updates { "written" } else { "not written" });
+    Ok(())
+}
+
+/// Pages stored to.
+const DATA_PAGES: u64 = 24;

@@ -4,7 +4,7 @@ use guest_rt::boot::Guest;
 use guest_rt::edu::{BUFFER_BYTES, Edu};
 use guest_rt::reason::Checked;
 use guest_rt::window::Window;
-use guest_rt::{check, log, println};
+use guest_rt::{check, log, println, timer};
 use strandline_abi::Flags;
 
 use crate::places::{aligned_part, cut};
@@ -69,4 +69,29 @@ impl Copier {
         let arrived = (0..BUFFER_BYTES).step_by(8).all(|offset| self.target.read64(offset) == self.word);
         check!(arrived, "the DMA {when} did not arrive")
     }
+}
+
+/// Pages written by `fault-cost`.
+const COST_PAGES: u64 = 256;
+
+/// `fault-cost`: what the first write to a page of a log takes, and what the second one does, in ticks of the counter.
+pub fn first_writes_have_their_price(guest: &Guest) -> Checked {
+    let mut free = guest.free;
+    let bits = cut(&mut free, strandline_abi::PAGE_BYTES)?;
+    let pages = cut(&mut free, COST_PAGES * strandline_abi::PAGE_BYTES)?;
+    let write_all = || {
+        let began = timer::now();
+        (0..COST_PAGES).for_each(|page| pages.write64(page * strandline_abi::PAGE_BYTES, began));
+        timer::now() - began
+    };
+    log::start(pages.area())?;
+    let first = write_all();
+    let second = write_all();
+    let faults = log::status()?.write_faults;
+    let reported = log::sync(pages.area(), &bits, Flags::CPU)?.pages;
+    check!(reported == COST_PAGES, "{reported} pages of {COST_PAGES} are reported")?;
+    check!(faults == COST_PAGES, "{faults} faults for {COST_PAGES} first writes")?;
+    println!("a first write takes {} ticks more than a second", first.saturating_sub(second) / COST_PAGES);
+    log::stop()?;
+    Ok(())
 }

@@ -61,12 +61,13 @@ trial_end:
     orr     x0, x0, x2
     mrs     x2, spsel
     orr     x0, x0, x2
+    ldr     x3, [x1, #{FIELDS}]
+    tbz     x3, #{MOST_FIELDS}, 1f
     mrs     x2, s3_0_c4_c2_3            // PAN
     orr     x0, x0, x2
     mrs     x2, s3_0_c4_c2_4            // UAO
     orr     x0, x0, x2
-    ldr     x3, [x1, #{ALL_FIELDS}]
-    cbz     x3, 1f
+    tbz     x3, #{ALL_FIELDS}, 1f
     mrs     x2, s3_3_c4_c2_5            // DIT
     orr     x0, x0, x2
     mrs     x2, s3_3_c4_c2_6            // SSBS

@@ -21,7 +21,9 @@ global_asm!(
     ESR = const offset_of!(Record, esr),
     FAR = const offset_of!(Record, far),
     PSTATE = const offset_of!(Record, pstate),
-    ALL_FIELDS = const offset_of!(Record, all_fields),
+    FIELDS = const offset_of!(Record, fields),
+    MOST_FIELDS = const MOST_FIELDS.trailing_zeros(),
+    ALL_FIELDS = const ALL_FIELDS.trailing_zeros(),
     VBAR = const offset_of!(Record, vbar),
     SP = const offset_of!(Record, sp),
     OLD_SCTLR = const offset_of!(Record, old_sctlr),
@@ -51,12 +53,17 @@ pub struct Record {
     pub far: u64,
     /// PSTATE behind the vector, as far as it can be read.
     pub pstate: u64,
-    /// Not 0: the CPU has DIT, SSBS, TCO and ALLINT, which `pstate` then holds too.
-    pub all_fields: u64,
+    /// [`MOST_FIELDS`], [`ALL_FIELDS`]: what of it the CPU has.
+    pub fields: u64,
     vbar: u64,
     sp: u64,
     old_sctlr: u64,
 }
+
+/// [`Record::fields`]: the CPU has PAN and UAO, which [`Record::pstate`] then holds too.
+const MOST_FIELDS: u64 = 1 << 0;
+/// The same of DIT, SSBS, TCO and ALLINT.
+pub const ALL_FIELDS: u64 = 1 << 1;
 
 /// PSTATE of EL1 on SP_EL1, everything masked.
 pub const EL1H: u64 = 0x3c5;
@@ -79,7 +86,7 @@ pub const UDF: u32 = 0;
 /// Room for code.
 pub struct Bench {
     code: Window,
-    all_fields: bool,
+    fields: u64,
 }
 
 impl Bench {
@@ -88,19 +95,20 @@ impl Bench {
     /// # Errors
     /// There is none.
     pub fn new(free: &mut Area) -> Checked<Self> {
-        let (pfr0, pfr1, isar0): (u64, u64, u64);
+        let (pfr0, pfr1, mmfr1, mmfr2): (u64, u64, u64, u64);
         // SAFETY: ID registers; reading them has no effect.
         unsafe {
             asm!("mrs {}, id_aa64pfr0_el1", out(reg) pfr0, options(nomem, nostack, preserves_flags));
             asm!("mrs {}, id_aa64pfr1_el1", out(reg) pfr1, options(nomem, nostack, preserves_flags));
-            asm!("mrs {}, id_aa64isar0_el1", out(reg) isar0, options(nomem, nostack, preserves_flags));
+            asm!("mrs {}, id_aa64mmfr1_el1", out(reg) mmfr1, options(nomem, nostack, preserves_flags));
+            asm!("mrs {}, id_aa64mmfr2_el1", out(reg) mmfr2, options(nomem, nostack, preserves_flags));
         }
-        let _ = isar0;
         let field = |register: u64, shift: u32| register >> shift & 0xf;
+        let most = field(mmfr1, 20) != 0 && field(mmfr2, 4) != 0;
         // DIT; SSBS with its register; MTE; NMI.
-        let all_fields =
-            field(pfr0, 48) != 0 && field(pfr1, 4) >= 2 && field(pfr1, 8) != 0 && field(pfr1, 36) != 0;
-        Ok(Self { code: cut(free, PAGE_BYTES)?, all_fields })
+        let all = field(pfr0, 48) != 0 && field(pfr1, 4) >= 2 && field(pfr1, 8) != 0 && field(pfr1, 36) != 0;
+        let fields = if most { MOST_FIELDS } else { 0 } | if most && all { ALL_FIELDS } else { 0 };
+        Ok(Self { code: cut(free, PAGE_BYTES)?, fields })
     }
 
     /// Where the code of the next trial begins.
@@ -112,7 +120,7 @@ impl Bench {
     /// Whether [`Record::pstate`] has all fields.
     #[must_use]
     pub const fn has_all_fields(&self) -> bool {
-        self.all_fields
+        self.fields & ALL_FIELDS != 0
     }
 
     /// Runs `words` in the state `pstate`, with x0 to x3, to the first exception.
@@ -133,8 +141,8 @@ impl Bench {
     /// As [`Bench::run_with`], with the code that is at `pc`.
     #[must_use]
     pub fn go(&self, pc: u64, pstate: u64, x: [u64; 4], sctlr: u64) -> Record {
-        let all_fields = u64::from(self.all_fields);
-        let mut record = Record { pc, spsr: pstate, sctlr, x, all_fields, ..Record::default() };
+        let fields = self.fields;
+        let mut record = Record { pc, spsr: pstate, sctlr, x, fields, ..Record::default() };
         // SAFETY: the assembly saves what a C function must and restores it, SP and SCTLR_EL1 included, whatever the
         // code does to registers; that neither writes to this program's memory nor to its vectors is the business of
         // the cases, which write it.

@@ -52,6 +52,21 @@ const FORBIDDEN: &[(&str, [u32; 5])] = &[
     ("SCR_EL3", [3, 6, 1, 1, 0]),
 ];
 
+/// Extensions that identification registers may not tell of: register, and first bit of the field.
+const ABSENT: &[(&str, [u32; 5], u32)] = &[
+    ("GIC", [3, 0, 0, 4, 0], 24),
+    ("RAS", [3, 0, 0, 4, 0], 28),
+    ("SVE", [3, 0, 0, 4, 0], 32),
+    ("AMU", [3, 0, 0, 4, 0], 44),
+    ("SME", [3, 0, 0, 4, 1], 24),
+    ("the trace unit", [3, 0, 0, 5, 0], 4),
+    ("the PMU", [3, 0, 0, 5, 0], 8),
+    ("profiling", [3, 0, 0, 5, 0], 32),
+    ("the trace buffer", [3, 0, 0, 5, 0], 44),
+    ("limited ordering", [3, 0, 0, 7, 1], 16),
+    ("copy instructions", [3, 0, 0, 6, 2], 16),
+];
+
 /// Registers that are there and do nothing.
 const NOTHING: &[(&str, [u32; 5])] = &[
     ("MDSCR_EL1", [2, 0, 0, 2, 2]),
@@ -88,6 +103,10 @@ pub fn what_a_guest_may_not_have_is_undefined(guest: &Guest) -> Checked {
             check!(end.vector == 4 && end.pc == bench.start(), "{name}: taken at {:#x}", end.pc)?;
         }
     }
+    for (name, register, field) in ABSENT {
+        let end = bench.run(&[mrs(*register)], EL1H, [0; 4]);
+        check!(end.esr == THROUGH && end.x[0] >> field & 0xf == 0, "{name} is told of: {:#x}", end.x[0])?;
+    }
     for (name, register) in NOTHING {
         let end = bench.run(&[msr(*register), mrs(*register)], EL1H, [u64::MAX, 0, 0, 0]);
         check!(end.esr == THROUGH, "{name}: ESR {:#x}", end.esr)?;
@@ -115,10 +134,11 @@ const LEFT: u64 = 0xf100_0000;
 /// The exceptions differ in more than FAR_EL1, which neither has, and what the injected one left as it was.
 fn same_but_for_flags(own: &Record, given: &Record) -> Checked {
     let fields = |r: &Record| [r.vector, r.pc, r.esr, r.spsr, r.pstate & !LEFT];
-    let read = if given.all_fields == 0 { LEFT & !(1 << 24) } else { LEFT };
-    let (own, expected) = (fields(own), given.spsr & read);
+    let read = if given.fields & trial::ALL_FIELDS == 0 { LEFT & !(1 << 24) } else { LEFT };
+    let expected = given.spsr & read;
     check!(given.pstate & LEFT == expected, "PSTATE {:#x} has other flags than {expected:#x}", given.pstate)?;
-    check!(own == fields(given), "vector, ELR, ESR, SPSR, PSTATE are {given:x?}, the CPU's own {own:x?}")
+    let (own, given) = (fields(own), fields(given));
+    check!(own == given, "vector, ELR, ESR, SPSR, PSTATE are {given:x?}, the CPU's own {own:x?}")
 }
 
 /// `registers`: reads every system register there can be, at EL1 and EL0, and writes it as it was (or zero); executes

@@ -53,8 +53,9 @@ fn explain(tier: DmaTier) -> impl core::fmt::Display {
     match tier {
         DmaTier::None => reason!("nothing, since the VM owns no device"),
         DmaTier::Assume => {
-            reason!("assumption: this SMMU has no HTTU, so every page a device may write counts as written")
+            reason!("assumption: every page a device may write counts as written")
         }
+        DmaTier::Digest => reason!("digest: this SMMU has no HTTU, so what pages hold is compared"),
         other => reason!("{other}"),
     }
 }

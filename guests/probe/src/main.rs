@@ -20,6 +20,8 @@ mod dma_writes;
 #[cfg(target_os = "none")]
 mod hello;
 #[cfg(target_os = "none")]
+mod one_byte;
+#[cfg(target_os = "none")]
 mod start_stop;
 #[cfg(target_os = "none")]
 mod story;
@@ -31,7 +33,7 @@ mod run {
     use guest_rt::{power, println};
 
     use crate::story::Story;
-    use crate::{clean, cpu_writes, device, dma_writes, hello, start_stop};
+    use crate::{clean, cpu_writes, device, dma_writes, hello, one_byte, start_stop};
 
     guest_rt::guest_main!(main);
 
@@ -60,6 +62,7 @@ mod run {
         clean::sees_the_hypervisors_own_writes(&mut story)?;
         clean::discards_what_a_mask_names(&mut story)?;
         start_stop::brings_the_blocks_back(&mut story, &before)?;
+        one_byte::shows_as_what_the_log_can_see(&mut story)?;
         Ok(story.checks())
     }
 }

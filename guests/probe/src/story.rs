@@ -13,7 +13,7 @@ use guest_rt::{println, reason};
 use strandline_abi::{LogStatus, PAGE_BYTES, bitmap_bytes};
 
 /// How many steps the story has.
-const STEPS: u32 = 9;
+const STEPS: u32 = 10;
 /// The same on every run, so that two runs can be compared.
 const SEED: u64 = 0x7374_7261_6e64_6c69;
 /// The fewest pages the playground must have.

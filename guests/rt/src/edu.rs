@@ -142,6 +142,22 @@ impl Edu {
     /// # Errors
     /// The transfer is refused here, or does not end in about two seconds.
     pub fn transfer(&self, direction: Direction, address: u64, bytes: u64) -> Result<(), EduError> {
+        self.begin(direction, address, bytes)?;
+        timer::sleep_us(TRANSFER_US);
+        for _ in 0..POLLS {
+            if !self.is_busy() {
+                return Ok(());
+            }
+            timer::sleep_us(POLL_US);
+        }
+        Err(EduError::Timeout)
+    }
+
+    /// Begins what [`Edu::transfer`] does, without waiting for its end.
+    ///
+    /// # Errors
+    /// The transfer is refused here.
+    pub fn begin(&self, direction: Direction, address: u64, bytes: u64) -> Result<(), EduError> {
         let memory = Area::new(address, bytes).ok_or(EduError::Refused)?;
         if bytes > BUFFER_BYTES || boot::own_areas().iter().any(|own| own.overlaps(memory)) {
             return Err(EduError::Refused);
@@ -154,14 +170,13 @@ impl Edu {
         self.registers.write64(DMA_DESTINATION, destination);
         self.registers.write64(DMA_COUNT, bytes);
         self.registers.write64(DMA_COMMAND, command);
-        timer::sleep_us(TRANSFER_US);
-        for _ in 0..POLLS {
-            if self.registers.read64(DMA_COMMAND) & COMMAND_RUN == 0 {
-                return Ok(());
-            }
-            timer::sleep_us(POLL_US);
-        }
-        Err(EduError::Timeout)
+        Ok(())
+    }
+
+    /// Whether a transfer is on its way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.registers.read64(DMA_COMMAND) & COMMAND_RUN != 0
     }
 
     /// Copies `bytes` from memory at `from` into the buffer and out again to memory at `to`.

@@ -129,8 +129,16 @@ pub struct Started {
 /// # Errors
 /// As [`step`], or a tier is unknown.
 pub fn start(range: Area) -> Result<Started, Failure> {
+    start_by(range, PAGE_BYTES)
+}
+
+/// Starts a log of `range` in which larger blocks than `granule` are split.
+///
+/// # Errors
+/// As [`step`], or a tier is unknown.
+pub fn start_by(range: Area, granule: u64) -> Result<Started, Failure> {
     let mut last = [0; 4];
-    let steps = all_steps(Call::Start, [range.start(), range.bytes(), PAGE_BYTES, 0], |x| last = x)?;
+    let steps = all_steps(Call::Start, [range.start(), range.bytes(), granule, 0], |x| last = x)?;
     let [_, bits, blocks_split, _] = last;
     Ok(Started { steps, tiers: tiers(bits)?, blocks_split })
 }
@@ -168,6 +176,22 @@ pub fn sync(range: Area, bitmap: &Window, flags: Flags) -> Result<Harvested, Fai
 /// As [`step`].
 pub fn clear(range: Area, mask: &Window, sources: Flags) -> Result<Harvested, Failure> {
     harvest(Call::Clear, range, mask, sources)
+}
+
+/// Reads the pages of `range` into `buffer`, which has room for them; a log with digests compares them with these bytes
+/// from then on.
+///
+/// # Errors
+/// As [`step`].
+///
+/// # Panics
+/// `buffer` has no room for them: EL2 would write behind it.
+pub fn read(range: Area, buffer: &Window) -> Result<Harvested, Failure> {
+    assert!(range.bytes() <= buffer.area().bytes(), "no room for {range}");
+    let mut pages = 0;
+    let args = [range.start(), range.bytes(), buffer.start(), 0];
+    let steps = all_steps(Call::Read, args, |[_, more, ..]| pages += more)?;
+    Ok(Harvested { steps, pages })
 }
 
 /// Ends the log; gives back how many hypercalls it took.

@@ -42,7 +42,7 @@ impl fmt::Write for Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(core::str::from_utf8(&self.text[..self.len]).unwrap_or("(unreadable)"))
+        f.pad(core::str::from_utf8(&self.text[..self.len]).unwrap_or("(unreadable)"))
     }
 }
 

@@ -9,7 +9,8 @@ use crate::boot;
 
 /// Addresses outside the program's image and device tree, read and written by single aligned accesses.
 ///
-/// Whether something answers there is not known: an access to an address the VM does not have stops the VM.
+/// Whether something answers there is not known: an access to an address the VM does not have is answered by an
+/// exception.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     area: Area,

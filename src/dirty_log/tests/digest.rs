@@ -1,5 +1,7 @@
 //! The digest tier: what is reported where only contents are known.
 
+use strandline_abi::KeySource;
+
 use super::*;
 use crate::dirty_log::{AttachError, DigestKey, LogError, PAGE_WORDS, STEP_PAGES_DIGEST, Weakening};
 use crate::frames::FrameBlock;
@@ -24,7 +26,7 @@ fn with_ram<'d>(
 }
 
 fn digest_log(fake: &Fake, space: &mut AddressSpace<'_, FakeTlb>, range: IpaRange) -> DirtyLog {
-    let mut log = DirtyLog::new(CpuTier::Hardware).with_key(KEY);
+    let mut log = DirtyLog::new(CpuTier::Hardware).with_key(KEY, KeySource::Cpu);
     start(&mut log, fake, space, range);
     take_trace();
     log
@@ -204,7 +206,7 @@ fn a_start_that_is_given_up_among_its_digests_gives_every_frame_back() {
     let free = fake.free_frames();
     // 1024 pages: four steps of digests.
     for steps in 1..6 {
-        let mut log = DirtyLog::new(CpuTier::Hardware).with_key(KEY);
+        let mut log = DirtyLog::new(CpuTier::Hardware).with_key(KEY, KeySource::Cpu);
         let mut step = 0;
         for _ in 0..steps {
             match log.start(&fake, &mut space, all, step).unwrap() {
@@ -217,7 +219,7 @@ fn a_start_that_is_given_up_among_its_digests_gives_every_frame_back() {
         } else {
             space.end_log(&fake);
             log.dismantle(&fake);
-            let mut merge = DirtyLog::new(CpuTier::Hardware).with_key(KEY);
+            let mut merge = DirtyLog::new(CpuTier::Hardware).with_key(KEY, KeySource::Cpu);
             start(&mut merge, &fake, &mut space, all);
             stop(&mut merge, &fake, &mut space);
         }
@@ -232,6 +234,7 @@ fn a_step_of_a_log_with_digests_is_smaller() {
     let log = digest_log(&fake, &mut space, all);
     assert_eq!(log.step_of(all, 1), Err(LogError::OutOfStep(0)));
     assert_eq!(log.step_of(all, 0), Ok(all));
+    assert_eq!(log.step_for(all, 0, DMA), Ok(all));
     const { assert!(STEP_PAGES_DIGEST.is_multiple_of(64)) };
 }
 
@@ -240,7 +243,7 @@ fn a_page_is_read_without_a_log_but_not_while_one_changes_nor_where_no_ram_is() 
     let (fake, tlb) = (Fake::new(128), FakeTlb::default());
     let (mut space, all, ram) = with_ram(&fake, &tlb, DmaTier::Digest, true);
     device_stores(&fake, ram, 0, 0x77);
-    let mut log = DirtyLog::new(CpuTier::Hardware).with_key(KEY);
+    let mut log = DirtyLog::new(CpuTier::Hardware).with_key(KEY, KeySource::Cpu);
     let mut words = [0; PAGE_WORDS];
     assert_eq!(log.read_page(&fake, &space, Ipa(RAM + 8), &mut words), Ok(()));
     assert_eq!(words[256], 0x77);

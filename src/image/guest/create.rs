@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use strandline::addr::{Ipa, IpaRange, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region as Mapped};
+use strandline::dirty_log::DirtyLog;
 use strandline::frames::Frames;
 use strandline::hw::{Barrier, Cpu, Tlbi, Vttbr};
 use strandline::smmu::{Httu, Stage2Config};
@@ -15,8 +16,9 @@ use strandline_abi::{CpuTier, DmaTier};
 
 use super::plan::VmPlan;
 use super::{Guest, Host, at};
-use crate::args::{DmaChoice, VmConfig};
+use crate::args::{CpuChoice, DmaChoice, VmConfig};
 use crate::console::say;
+use crate::cpu::CpuFeatures;
 use crate::guest_dt::{self, GuestDescription};
 use crate::guest_map;
 use crate::loader::{self, LoadPlan, Placement};
@@ -38,7 +40,8 @@ pub(super) fn create<'a>(
 ) -> Result<Guest<'a>, String> {
     let config = &plan.config;
     let range = IpaRange::new(guest_map::RAM, ram.bytes()).map_err(|e| format!("memory: {e:?}"))?;
-    let (format, vtcr) = shape(host, config)?;
+    let cpu_tier = cpu_tier(host.cpu, config.cpu)?;
+    let (format, vtcr) = shape(host, config, cpu_tier)?;
     let kernel = loader::plan(plan.kernel, range).map_err(text)?;
     let placement = loader::place(&kernel, range, plan.ramdisk.map(|r| r.len() as u64)).map_err(text)?;
 
@@ -54,10 +57,12 @@ pub(super) fn create<'a>(
     let stream_tables = free.saturating_sub(host.platform.free_frames());
 
     let pci = host.pci.as_ref().map(|p| VirtualPci::new(&p.ecam, functions)).unwrap_or_default();
-    announce(config, range, ram, &space, &streams);
+    let (key, source) = host.entropy.key(index);
+    let log = DirtyLog::new(cpu_tier).with_key(key, source);
+    announce(config, range, ram, &space, &streams, &log);
     Ok(Guest {
         name: &config.name,
-        vm: Vm::new(space, CpuTier::Hardware),
+        vm: Vm::with_log(space, log),
         vcpu: Vcpu::new(kernel.entry.0, placement.dtb.start.0),
         uart: Vuart::default(),
         pci,
@@ -74,25 +79,34 @@ fn text(error: impl ToString) -> String {
     error.to_string()
 }
 
+/// How writes of the VM's vCPUs come to be known.
+fn cpu_tier(cpu: &CpuFeatures, choice: CpuChoice) -> Result<CpuTier, String> {
+    let hardware = cpu.hafdbs >= 2;
+    match choice {
+        CpuChoice::Auto if hardware => Ok(CpuTier::Hardware),
+        CpuChoice::Auto => Ok(CpuTier::Faults),
+        CpuChoice::Tier(CpuTier::Hardware) if !hardware => Err(format!(
+            "cpu=hardware: this CPU (MIDR_EL1 {:#x}) has no hardware dirty state (ID_AA64MMFR1_EL1.HAFDBS is {}); \
+             cpu=faults is possible",
+            cpu.midr, cpu.hafdbs
+        )),
+        CpuChoice::Tier(tier) => Ok(tier),
+    }
+}
+
 /// The shape of the VM's views, and VTCR_EL2; refuses a CPU that can't have them.
-fn shape(host: &Host<'_>, config: &VmConfig) -> Result<(Format, u64), String> {
+fn shape(host: &Host<'_>, config: &VmConfig, tier: CpuTier) -> Result<(Format, u64), String> {
     let cpu = host.cpu;
     if !cpu.tgran4_2 {
         return Err("this CPU has no 4 KiB granule at stage 2 (ID_AA64MMFR0_EL1.TGran4_2)".into());
-    }
-    if cpu.hafdbs < 2 {
-        return Err(format!(
-            "logging CPU writes needs hardware dirty state (FEAT_HAFDBS: ID_AA64MMFR1_EL1.HAFDBS >= 2), this CPU \
-             (MIDR_EL1 {:#x}) has {}; logging by write-protect faults is not supported yet",
-            cpu.midr, cpu.hafdbs
-        ));
     }
     let bits = guest_map::ipa_bits_for(config.memory).ok_or("memory: no address size holds it")?;
     if bits > cpu.pa_bits() {
         return Err(format!("memory: needs {bits} address bits, this CPU has {}", cpu.pa_bits()));
     }
     let format = Format::new(bits as u8).ok_or("memory: no tree format holds it")?;
-    let options = VtcrOptions { pa_range: cpu.pa_range, vmid16: cpu.vmid16, hardware_dirty: true };
+    let hardware_dirty = tier == CpuTier::Hardware;
+    let options = VtcrOptions { pa_range: cpu.pa_range, vmid16: cpu.vmid16, hardware_dirty };
     Ok((format, format.vtcr(options)))
 }
 
@@ -151,15 +165,18 @@ fn tier(smmu: &RealSmmu, choice: DmaChoice) -> Result<DmaTier, String> {
     let hardware = matches!(smmu.features().httu, Httu::Dirty | Httu::TableAccessFlag);
     match choice {
         DmaChoice::Auto if hardware => Ok(DmaTier::Hardware),
-        DmaChoice::Auto | DmaChoice::Tier(DmaTier::Assume) => Ok(DmaTier::Assume),
+        DmaChoice::Auto | DmaChoice::Tier(DmaTier::Digest) => Ok(DmaTier::Digest),
+        DmaChoice::Tier(DmaTier::Assume) => Ok(DmaTier::Assume),
         DmaChoice::Tier(DmaTier::Hardware) if hardware => Ok(DmaTier::Hardware),
         DmaChoice::Tier(DmaTier::Hardware) => Err(format!(
-            "dma=hardware: the SMMU keeps no dirty state that can be used (hardware update {}, {}); dma=assume is \
-             possible",
+            "dma=hardware: the SMMU keeps no dirty state that can be used (hardware update {}, {}); dma=digest and \
+             dma=assume are possible",
             smmu.features().httu,
             if smmu.features().coherent { "coherent" } else { "not coherent" }
         )),
-        DmaChoice::Tier(other) => Err(format!("dma={other}: not supported yet; dma=assume is possible")),
+        DmaChoice::Tier(other) => {
+            Err(format!("dma={other}: not supported yet; dma=digest and dma=assume are possible"))
+        }
     }
 }
 
@@ -235,7 +252,14 @@ fn attach(
     Ok(())
 }
 
-fn announce(config: &VmConfig, range: IpaRange, ram: Region, space: &Space<'_>, streams: &[Stream]) {
+fn announce(
+    config: &VmConfig,
+    range: IpaRange,
+    ram: Region,
+    space: &Space<'_>,
+    streams: &[Stream],
+    log: &DirtyLog,
+) {
     let (name, leaves) = (&config.name, space.cpu_view().tree.leaves());
     say!(
         "strandline: VM {name}: {} MiB of RAM at guest address {} (physical {}), mapped by {} blocks of 1 GiB and {} of \
@@ -250,9 +274,22 @@ fn announce(config: &VmConfig, range: IpaRange, ram: Region, space: &Space<'_>, 
         say!("strandline: VM {name}: device {bdf} is stream {stream} of SMMU {smmu}");
     }
     say!(
-        "strandline: VM {name}: writes of its CPU are known by the CPU's dirty state; {}",
+        "strandline: VM {name}: writes of its CPU are known by {}; {}",
+        of_cpu(log.tiers(space).cpu),
         of_devices(space.dma_tier())
     );
+    if space.dma_tier() == DmaTier::Digest {
+        say!("strandline: VM {name}: the key of its digests comes from {}", log.key_source());
+    }
+}
+
+/// The same of its vCPUs.
+const fn of_cpu(tier: CpuTier) -> &'static str {
+    match tier {
+        CpuTier::Hardware => "the CPU's dirty state",
+        CpuTier::Faults => "write-protect faults (once for each page and round)",
+        CpuTier::None => "nothing",
+    }
 }
 
 /// What is known of the writes of a VM's devices, for a reader who has never heard of tiers.
@@ -260,10 +297,10 @@ const fn of_devices(tier: DmaTier) -> &'static str {
     match tier {
         DmaTier::None => "it has no device",
         DmaTier::Hardware => "those of its devices by the SMMU's dirty state",
-        DmaTier::Assume => {
-            "its devices' are not (the SMMU keeps no dirty state): every page they may write is assumed written"
-        }
+        DmaTier::Assume => "its devices' are not: every page they may write is assumed written",
         DmaTier::Stall => "those of its devices by stalled faults",
-        DmaTier::Digest => "those of its devices by digests of what the pages hold",
+        DmaTier::Digest => {
+            "those of its devices by digests of what the pages hold (the SMMU keeps no dirty state)"
+        }
     }
 }

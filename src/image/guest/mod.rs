@@ -12,12 +12,14 @@ use strandline::vm::Vm;
 use crate::audit::Audit;
 use crate::console::say;
 use crate::cpu::CpuFeatures;
+use crate::entropy::Entropy;
 use crate::failure::Failure;
 use crate::machine::{Machine, Region};
 use crate::pci::PciRoot;
 use crate::platform::Platform;
 use crate::ram::FreeRam;
 use crate::smmus::{RealSmmu, Smmus, Stream};
+use crate::timer;
 use crate::vcpu::Vcpu;
 use crate::vpci::VirtualPci;
 use crate::vuart::Vuart;
@@ -46,6 +48,7 @@ pub struct Host<'m> {
     platform: &'static Platform,
     cpu: &'m CpuFeatures,
     pci: Option<PciRoot<'m>>,
+    entropy: Entropy,
 }
 
 /// The alignment of a VM's RAM: that of the largest block that can map some of it.
@@ -71,7 +74,9 @@ pub fn run_all(machine: &Machine, cpu: &CpuFeatures, platform: &'static Platform
     hand_over(platform, &rams, free)?;
     let mut smmus = Smmus::bring_up(machine, platform).map_err(Failure::Setup)?;
     let pci = PciRoot::new(machine, cpu.pa_bits());
-    let mut host = Host { platform, cpu, pci };
+    let generator = cpu.rng.then_some(CpuFeatures::random);
+    let entropy = Entropy::gather(generator, &machine.seed, timer::counter());
+    let mut host = Host { platform, cpu, pci, entropy };
 
     let mut failed = None;
     for (index, (plan, ram)) in plans.iter().zip(&rams).enumerate() {

@@ -7,6 +7,7 @@ use alloc::string::String;
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTV_CTL_EL0, CNTV_CVAL_EL0, Readable, VTTBR_EL2, Writeable};
+use strandline::dirty_log::WriteFault;
 use strandline::hw::{Barrier, Cpu, Tlbi};
 use strandline::hypercall;
 use strandline::smmu::{Access, FaultEvent};
@@ -15,7 +16,9 @@ use strandline_abi::{Call, FaultRecord};
 use super::{Guest, Host};
 use crate::aarch32;
 use crate::console::say;
+use crate::cpu;
 use crate::guest_map;
+use crate::id_registers;
 use crate::inject::Fault;
 use crate::irq;
 use crate::mmio::{self, MmioAccess, NotMmio};
@@ -25,6 +28,7 @@ use crate::timer;
 use crate::trapped::{self, SystemAccess};
 use crate::vcpu::{Exit, Vcpu};
 use crate::vpci;
+use crate::write_protect::{self, Writer};
 
 /// How a VM ended.
 #[derive(Clone, Debug)]
@@ -150,6 +154,7 @@ impl Guest<'_> {
                     }
                     None
                 }
+                class::DATA_ABORT | class::INSTRUCTION_ABORT if self.was_clean(host, esr, far, hpfar) => None,
                 class::DATA_ABORT => self.data_abort(host, esr, far, hpfar),
                 class::INSTRUCTION_ABORT => {
                     let place = mmio::place_of_fault(esr, far, hpfar);
@@ -176,20 +181,35 @@ impl Guest<'_> {
         None
     }
 
+    /// Whether an abort was a write to a page that is clean in a log: it is recorded and open then, and the guest tries
+    /// again. So it does where its own tables have changed since.
+    fn was_clean(&self, host: &Host<'_>, esr: u64, far: u64, hpfar: u64) -> bool {
+        let fetch = esr >> EC_SHIFT & EC_MASK == class::INSTRUCTION_ABORT;
+        let ipa = match write_protect::writer(esr, fetch) {
+            None => return false,
+            Some(Writer::Walk) => Some(mmio::faulting_ipa(0, hpfar)),
+            Some(Writer::Instruction) => self.vcpu.translate(far),
+        };
+        let answer = |ipa| self.vm.space.read().write_fault(host.platform, ipa);
+        ipa.is_none_or(|ipa| answer(ipa) == WriteFault::Recorded)
+    }
+
     fn undefined(&mut self, esr: u64) -> Option<Ending> {
         self.inject(Fault::Undefined, format_args!("an instruction it may not use (ESR {esr:#x})"))
     }
 
     fn system_register(&mut self, esr: u64) -> Option<Ending> {
         let access = SystemAccess::decode(esr);
-        match access.answer() {
+        let value = match access.answer() {
             trapped::Answer::Undefined => return self.undefined(esr),
-            trapped::Answer::Nothing if access.read => {
-                if let Some(register) = self.vcpu.x.get_mut(usize::from(access.rt)) {
-                    *register = 0;
-                }
+            trapped::Answer::Identification => {
+                let [.., crm, op2] = access.register;
+                id_registers::shown(crm, op2, cpu::id_register(crm, op2))
             }
-            trapped::Answer::Nothing => {}
+            trapped::Answer::Nothing => 0,
+        };
+        if let (true, Some(register)) = (access.read, self.vcpu.x.get_mut(usize::from(access.rt))) {
+            *register = value;
         }
         self.vcpu.skip_instruction(esr);
         None

@@ -55,18 +55,9 @@ fn too_little_memory_is_named_with_how_much_there_is() {
 }
 
 #[test]
-fn a_cpu_without_dirty_state_is_refused_by_name() {
-    let cortex_a72 = good().option("--cpu", "cortex-a72");
-    refused(
-        cortex_a72,
-        "needs hardware dirty state (FEAT_HAFDBS: ID_AA64MMFR1_EL1.HAFDBS >= 2), this CPU (MIDR_EL1",
-    );
-}
-
-#[test]
 fn a_tier_the_machine_does_not_have_is_refused_by_name() {
     refused(good().option("--config", "dma=hardware"), "dma=hardware: the SMMU keeps no dirty state");
-    refused(good().option("--config", "dma=digest"), "dma=digest: not supported yet");
+    refused(good().option("--config", "dma=stall"), "dma=stall: not supported yet");
 }
 
 #[test]

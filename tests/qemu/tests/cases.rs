@@ -56,23 +56,6 @@ fn every_line_of_a_guest_is_on_the_console_under_its_name() {
 }
 
 #[test]
-fn a_guest_that_touches_what_is_not_there_is_stopped_with_a_report() {
-    let _ = Boot::case("fault", "access=read")
-        .run()
-        .failure("stopped: read from 0x80000000, where it has no memory");
-    let _ = Boot::case("fault", "access=write")
-        .run()
-        .failure("stopped: write to 0x80000000, where it has no memory");
-    // EL2's own image, where the machine has it.
-    let _ = Boot::case("fault", "access=write addr=0x20000000").run().failure("stopped: write to 0x20000000");
-}
-
-#[test]
-fn a_guest_that_executes_device_registers_is_stopped_with_a_report() {
-    let _ = Boot::case("fault-exec", "").run().failure("stopped: instruction fetch from 0x9000000");
-}
-
-#[test]
 fn a_reset_and_a_last_cpu_that_goes_off_are_failures() {
     let _ = Boot::case("reset", "").run().failure("VM vm0: ended by SYSTEM_RESET");
     let _ = Boot::case("cpu-off", "").run().failure("its last CPU went off");

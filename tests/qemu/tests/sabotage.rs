@@ -12,7 +12,7 @@ fn probe_finds(fault: &str, at: &str) {
 
 #[test]
 fn no_invalidation_after_a_clean_is_found() {
-    probe_finds("no_invalidation", "[5/9]");
+    probe_finds("no_invalidation", "[5/10]");
 }
 
 #[test]
@@ -24,22 +24,22 @@ fn one_page_too_few_in_the_bitmap_is_found() {
 
 #[test]
 fn one_page_too_many_in_the_bitmap_is_found() {
-    probe_finds("one_page_too_many", "[5/9]");
+    probe_finds("one_page_too_many", "[5/10]");
 }
 
 #[test]
 fn a_cpu_view_that_is_not_split_is_found() {
-    probe_finds("no_cpu_split", "[4/9]");
+    probe_finds("no_cpu_split", "[4/10]");
 }
 
 #[test]
 fn a_dma_view_that_is_not_split_is_found() {
-    probe_finds("no_dma_split", "[4/9]");
+    probe_finds("no_dma_split", "[4/10]");
 }
 
 #[test]
 fn a_second_vmall_is_found() {
-    probe_finds("second_vmall", "[4/9]");
+    probe_finds("second_vmall", "[4/10]");
 }
 
 #[test]

@@ -204,3 +204,12 @@ fn timer_interrupt_is_found_by_name_where_there_are_names() {
     );
     assert_eq!(tree.read().unwrap().timer.intid, 26);
 }
+
+#[test]
+fn seed_is_what_firmware_has_left_and_no_more_than_is_used() {
+    assert!(virt().read().unwrap().seed.is_empty());
+    let long: [u8; 40] = core::array::from_fn(|n| n as u8);
+    let machine = virt().set("/chosen", "rng-seed", long.as_slice()).read().unwrap();
+    assert_eq!(machine.seed.len(), 32);
+    assert_eq!(machine.seed[..], long[..32]);
+}
