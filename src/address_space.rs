@@ -157,6 +157,8 @@ pub struct AddressSpace<'d, D> {
     pub(crate) ledger: Option<Ledger>,
     /// The range of a log of which a start or stop is under way: its structure is theirs alone.
     changing: Option<IpaRange>,
+    /// Frames out of use for good.
+    pub(crate) quarantined: u64,
     /// Write-protect faults answered so far.
     pub(crate) write_faults: AtomicU64,
 }
@@ -174,6 +176,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             regions: [None; MAX_REGIONS],
             ledger: None,
             changing: None,
+            quarantined: 0,
             write_faults: AtomicU64::new(0),
         })
     }
@@ -184,6 +187,13 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     pub const fn with_direct_swap(mut self) -> Self {
         self.cpu.walker.direct = true;
         self
+    }
+
+    /// Frames that stay out of use for good, since an invalidation that covers them did not complete: tables that a
+    /// stop or an unmap has unlinked, the lists of them, and the trees of views that were detached so. It never shrinks.
+    #[must_use]
+    pub const fn quarantined_frames(&self) -> u64 {
+        self.quarantined
     }
 
     /// Adds a view for devices, with all RAM mapped so far; gives back its index. No stream uses it yet. Where there may
@@ -295,10 +305,10 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             }
         };
         self.regions[place] = None;
-        let mut result = Ok(());
+        let (mut result, quarantined) = (Ok(()), &mut self.quarantined);
         for view in self.dma.iter_mut().flatten().filter(|_| dma) {
             let hardware = view.tier == DmaTier::Hardware;
-            let unmapped = unmap_one(platform, &mut view.view, range, |range, leaf| {
+            let unmapped = unmap_one(platform, &mut view.view, range, quarantined, |range, leaf| {
                 if leaf.is_logged() && (!hardware || leaf.state() == LeafState::WritableDirty) {
                     left(LogSource::Dma, range);
                 }
@@ -306,7 +316,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             result = result.and(unmapped);
         }
         if cpu {
-            let unmapped = unmap_one(platform, &mut self.cpu, range, |range, leaf| {
+            let unmapped = unmap_one(platform, &mut self.cpu, range, quarantined, |range, leaf| {
                 if leaf.is_logged() && leaf.state() == LeafState::WritableDirty {
                     left(LogSource::Cpu, range);
                 }
@@ -478,11 +488,12 @@ where
     Ok(())
 }
 
-/// Unmaps from one view, after [`Tree::unmap_check`].
+/// Unmaps from one view, after [`Tree::unmap_check`]; frames that stay out of use are added to `quarantined`.
 fn unmap_one<P, W>(
     platform: &P,
     view: &mut View<W>,
     range: IpaRange,
+    quarantined: &mut u64,
     left: impl FnMut(IpaRange, Leaf),
 ) -> Result<(), SpaceError>
 where
@@ -497,6 +508,6 @@ where
     if invalidated.is_ok() {
         view.free_retired(platform, &mut retired);
     }
-    retired.end(platform);
+    *quarantined += retired.end(platform);
     invalidated.map_err(SpaceError::View)
 }

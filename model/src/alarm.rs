@@ -47,6 +47,16 @@ pub enum Rule {
     LevelHint,
     /// Guest memory was reused while a translation to it was left.
     MemoryInUse,
+    /// The SMMU was told of an STE, or read one, that was not visible to it.
+    StreamTableNotVisible,
+    /// Software read what a cache held of a record that an SMMU without coherent accesses had written.
+    RecordStale,
+    /// An address that a device calls translated passed unchecked.
+    TranslatedUnchecked,
+    /// Hardware update was turned on where the SMMU's accesses aren't coherent, or not write-back cacheable.
+    UpdateNotCoherent,
+    /// Commands that such a part must not see behind each other without a CMD_SYNC.
+    NoSyncBetween,
 }
 
 impl Rule {
@@ -73,6 +83,11 @@ impl Rule {
             Self::GuardedRegister => "IHI 0070 §6.3",
             Self::EnabledUninvalidated => "IHI 0070 §3.11",
             Self::LevelHint => "IHI 0070 §4.4.1.1",
+            Self::StreamTableNotVisible => "IHI 0070 §3.21.2, §3.21.3",
+            Self::RecordStale => "IHI 0070 §3.15",
+            Self::TranslatedUnchecked => "IHI 0070 §3.9, §6.3.9",
+            Self::UpdateNotCoherent => "IHI 0070 §3.15, §5.2",
+            Self::NoSyncBetween => "Arm MMU-700 erratum 2812531",
         }
     }
 }

@@ -3,7 +3,7 @@
 use strandline::addr::StreamId;
 
 use crate::alarm::Rule;
-use crate::core::Core;
+use crate::core::{Core, POOL};
 use crate::journal::Happening;
 use crate::random::Random;
 use crate::tlb::Reach;
@@ -37,6 +37,8 @@ impl Window {
 const HOT: u64 = 6;
 /// `log2` of the steps for which they are.
 const HOT_TIME: u32 = 12;
+/// Chance, of 1024, that a device's next access is to an address that it calls translated.
+const CALLED_TRANSLATED: u32 = 16;
 /// Accesses that one device or vCPU has under way at the most.
 const UNDER_WAY: usize = 3;
 
@@ -125,6 +127,13 @@ impl Core {
         }
         let device = self.random.index(self.devices.len());
         let Device { stream, window, active } = self.devices[device];
+        if self.parameters.smmu.ats && active && self.random.chance(CALLED_TRANSLATED) {
+            // EL2's own memory, guest RAM, or where there is none.
+            let bases = [POOL, self.parameters.ram.0, 0];
+            let pa = bases[self.random.index(bases.len())] + self.random.below(64) * 0x1000;
+            self.called_translated(stream, pa);
+            return;
+        }
         let mine: Vec<u64> = self.under_way(Walker::Smmu, stream);
         if active && (mine.is_empty() || mine.len() < UNDER_WAY && self.random.coin()) {
             let ipa = window.page(&mut self.random, stream, self.step);

@@ -69,6 +69,10 @@ impl ModelWord {
 impl Word for ModelWord {
     fn load(&self) -> u64 {
         let core = &mut *turn(&self.core);
+        if core.memory.is_stale(self.at) {
+            let account = format!("software reads the record at {:#x} out of a cache", core.address(self.at));
+            core.alarm(Rule::RecordStale, account);
+        }
         core.memory.load(self.at, &mut core.random)
     }
 
@@ -184,17 +188,21 @@ impl Cpu for Machine {
 
     fn clean_to_poc(&self, pa: Pa, bytes: u64) {
         let mut core = turn(&self.core);
-        // Whole cache lines of 64 bytes.
-        let (first, last) = (pa.0 & !63, (pa.0 + bytes + 63) & !63);
+        let (first, lines) = cache_lines(pa, bytes);
+        core.tally.lines_cleaned += lines;
         if let Some(at) = core.index(first) {
-            core.memory.clean(at, ((last - first) / 8) as usize);
+            core.memory.clean(at, lines as usize * 8);
         }
     }
 
     fn invalidate_from_poc(&self, pa: Pa, bytes: u64) {
         let mut core = turn(&self.core);
-        if let Some(at) = core.index(pa.0) {
-            core.memory.invalidate(at, bytes / 8);
+        let (first, lines) = cache_lines(pa, bytes);
+        core.tally.lines_invalidated += lines;
+        if let Some(at) = core.index(first) {
+            // Cleaned first, so that nothing beside it is lost.
+            core.memory.clean(at, lines as usize * 8);
+            core.memory.invalidate(at, lines as u32 * 8);
         }
     }
 
@@ -225,6 +233,12 @@ impl Cpu for Machine {
             }
         }
     }
+}
+
+/// The cache lines, of 64 bytes, in which `bytes` from `pa` lie: where the first begins, and how many.
+const fn cache_lines(pa: Pa, bytes: u64) -> (u64, u64) {
+    let first = pa.0 & !63;
+    (first, (pa.0 + bytes - first).div_ceil(64))
 }
 
 fn reach(vttbr: Vttbr, op: Tlbi) -> Reach {
@@ -445,6 +459,17 @@ impl Machine {
     /// No command is refused but such as deserve it.
     pub fn fail_no_command(&self) {
         self.core.borrow_mut().smmu.failures.clear();
+    }
+
+    /// From now on no CMD_SYNC completes, or they do again. All else goes on.
+    pub fn hold_syncs(&self, held: bool) {
+        self.core.borrow_mut().smmu.syncs_held = held;
+    }
+
+    /// An access by `stream` to the physical address `pa`, which it calls translated (ATS); whether it was let through.
+    #[must_use]
+    pub fn translated_dma(&self, stream: StreamId, pa: Pa) -> bool {
+        self.core.borrow_mut().called_translated(stream.0, pa.0)
     }
 
     /// The SMMU stops answering, or answers again.

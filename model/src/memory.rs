@@ -44,6 +44,10 @@ pub(crate) struct Memory {
     hidden: BTreeMap<u32, Hidden>,
     /// Leaves software has cleaned since an invalidation last completed.
     cleaned: Vec<u32>,
+    /// What a cache may hold of words that an SMMU without coherent accesses has written since, with that old value.
+    stale: BTreeMap<u32, u64>,
+    /// Of these, the ones that software has invalidated; a DSB completes it.
+    invalidated: Vec<u32>,
 }
 
 /// A change by hardware that software may not see yet.
@@ -76,6 +80,8 @@ impl Memory {
             coherent,
             hidden: BTreeMap::new(),
             cleaned: vec![],
+            stale: BTreeMap::new(),
+            invalidated: vec![],
         }
     }
 
@@ -85,10 +91,11 @@ impl Memory {
 
     /// What software sees; it has then looked.
     pub fn load(&mut self, at: u32, random: &mut Random) -> u64 {
-        if let Some(hidden) = self.hidden.get(&at)
+        let before = self.hidden.get(&at).map(|hidden| hidden.before);
+        if let Some(before) = before.or_else(|| self.stale.get(&at).copied())
             && random.coin()
         {
-            return hidden.before;
+            return before;
         }
         self.hidden.remove(&at);
         self.flags[at as usize] &= !CHANGED;
@@ -101,10 +108,11 @@ impl Memory {
     }
 
     /// Software invalidates its caches of `words` words from `at`; a DSB completes that.
-    pub fn invalidate(&mut self, at: u32, words: u64) {
-        for (_, hidden) in self.hidden.range_mut(at..at + words as u32) {
+    pub fn invalidate(&mut self, at: u32, words: u32) {
+        for (_, hidden) in self.hidden.range_mut(at..at + words) {
             hidden.past_caches = false;
         }
+        self.invalidated.extend(self.stale.range(at..at + words).map(|(word, _)| *word));
     }
 
     /// Software has read the newest value by an atomic operation: it reads none older after that (coherence, Arm ARM
@@ -163,6 +171,22 @@ impl Memory {
         }
     }
 
+    /// The SMMU's own store of a record. Where its accesses aren't coherent, a cache may hold the line, whether software
+    /// has read it or not, until software invalidates it after this.
+    pub fn record_store(&mut self, at: u32, value: u64) {
+        if !self.coherent {
+            let before = self.newest(at);
+            self.stale.entry(at).or_insert(before);
+            self.invalidated.retain(|word| *word != at);
+        }
+        self.hardware_store(at, value);
+    }
+
+    /// Whether a cache may hold the word as it was before a record was written there.
+    pub fn is_stale(&self, at: u32) -> bool {
+        self.stale.contains_key(&at)
+    }
+
     /// The word as `observer` finds it.
     pub fn look(&mut self, observer: Observer, at: u32, random: &mut Random) -> Look {
         let (i, o) = (at as usize, observer as usize);
@@ -197,6 +221,11 @@ impl Memory {
     /// A DSB that orders stores for `observer`; `maintenance`: and completes cache maintenance (Arm ARM B2.6.9).
     pub fn barrier(&mut self, observer: Observer, maintenance: bool) {
         let o = observer as usize;
+        if maintenance {
+            for word in std::mem::take(&mut self.invalidated) {
+                self.stale.remove(&word);
+            }
+        }
         let needs_clean = observer == Observer::Smmu && !self.coherent;
         let flags = &mut self.flags;
         self.unseen[o].retain(|&at| {

@@ -47,6 +47,14 @@ pub struct SmmuParameters {
     pub two_level: bool,
     /// TLB entries, walk cache included.
     pub tlb_entries: usize,
+    /// IDR0.ATS: and devices call addresses translated that are not.
+    pub ats: bool,
+    /// SMMU_IIDR.
+    pub iidr: u32,
+    /// An erratum: entries, of TLB and configuration caches, may outlive the first invalidation that reaches them.
+    pub outliving: bool,
+    /// An erratum: commands of two kinds, or too many of one, must not follow each other without a CMD_SYNC.
+    pub sync_between: bool,
 }
 
 /// What the PEs can do.
@@ -87,6 +95,10 @@ impl Parameters {
                 coherent: true,
                 two_level: true,
                 tlb_entries: 256,
+                ats: false,
+                iidr: 0,
+                outliving: false,
+                sync_between: false,
             },
             pes: PeParameters { count: 2, hafdbs: true, conflict_aborts: true, tlb_entries: 192 },
             pace: 512,

@@ -48,6 +48,18 @@ pub struct Tally {
     pub retried: u64,
     /// Descriptors that walks of the SMMU have read.
     pub smmu_reads: u64,
+    /// Entries that outlived an invalidation.
+    pub outlived: u64,
+    /// Accesses to addresses called translated that the SMMU refused.
+    pub translated_refused: u64,
+    /// Event records written.
+    pub records: u64,
+    /// Event records lost, the queue being full.
+    pub records_lost: u64,
+    /// Cache lines that software has cleaned.
+    pub lines_cleaned: u64,
+    /// Cache lines that software has invalidated.
+    pub lines_invalidated: u64,
 }
 
 impl AddAssign for Tally {
@@ -73,5 +85,11 @@ impl AddAssign for Tally {
         self.expected_faults += other.expected_faults;
         self.retried += other.retried;
         self.smmu_reads += other.smmu_reads;
+        self.outlived += other.outlived;
+        self.translated_refused += other.translated_refused;
+        self.records += other.records;
+        self.records_lost += other.records_lost;
+        self.lines_cleaned += other.lines_cleaned;
+        self.lines_invalidated += other.lines_invalidated;
     }
 }

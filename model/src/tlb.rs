@@ -23,6 +23,8 @@ pub(crate) struct Entry {
     pub born: u64,
     /// Of both stages (Arm ARM D8.17): IPAS2E1 does not reach it.
     pub combined: bool,
+    /// It has outlived an invalidation; it does not outlive another.
+    pub spared: bool,
 }
 
 impl Entry {
@@ -154,5 +156,18 @@ impl Tlb {
     /// Removes what `reach` covers and was made of what was read at `until` or before.
     pub fn remove(&mut self, reach: Reach, until: u64) {
         self.entries.retain(|e| e.born > until || !reach.covers(e));
+    }
+
+    /// The same on a part with an erratum: some stay, each once. Says how many.
+    pub fn remove_most(&mut self, reach: Reach, until: u64, random: &mut Random) -> u64 {
+        let mut stayed = 0;
+        self.entries.retain_mut(|e| {
+            let covered = e.born <= until && reach.covers(e);
+            let stays = covered && !e.spared && random.coin();
+            e.spared |= stays;
+            stayed += u64::from(stays);
+            !covered || stays
+        });
+        stayed
     }
 }

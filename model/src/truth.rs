@@ -44,6 +44,8 @@ pub enum Reason {
     BadSte,
     /// Its STE says abort.
     SteAborts,
+    /// F_TRANSL_FORBIDDEN: an address called translated.
+    CalledTranslated,
     /// F_TRANSLATION.
     Translation,
     /// F_PERMISSION.

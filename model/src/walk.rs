@@ -24,6 +24,8 @@ struct Position {
     level: u8,
     /// When the oldest thing was read that led here.
     born: u64,
+    /// Something that led here has outlived an invalidation.
+    spared: bool,
 }
 
 const fn shift(level: u8) -> u32 {
@@ -49,7 +51,8 @@ impl Core {
                     if !self.parameters.whims || self.random.coin() {
                         self.cache(walker, entry);
                     }
-                    position = Position { table, level: entry.level + 1, born: entry.born };
+                    let Entry { level, born, spared, .. } = entry;
+                    position = Position { table, level: level + 1, born, spared };
                 }
             }
         }
@@ -68,10 +71,11 @@ impl Core {
             let entry = self.tlb(walker).entries[chosen];
             if let Some(table) = entry.table() {
                 self.tally.cached_walks += 1;
-                return Position { table, level: entry.level + 1, born: entry.born };
+                let Entry { level, born, spared, .. } = entry;
+                return Position { table, level: level + 1, born, spared };
             }
         }
-        Position { table: regime.root, level: regime.start_level, born: self.step }
+        Position { table: regime.root, level: regime.start_level, born: self.step, spared: false }
     }
 
     fn read_descriptor(
@@ -81,7 +85,7 @@ impl Core {
         ipa: u64,
         position: &Position,
     ) -> Result<Entry, Reason> {
-        let &Position { table, level, born } = position;
+        let &Position { table, level, born, spared } = position;
         // Concatenated root tables are indexed by all that is left of the address.
         let bits = if level == regime.start_level { regime.ipa_bits } else { shift(level) + 9 };
         let index = (ipa & ((1 << bits) - 1)) >> shift(level);
@@ -104,7 +108,7 @@ impl Core {
         }
         let base = ipa >> shift(level) << shift(level);
         let (vmid, root) = (regime.vmid, regime.root);
-        Ok(Entry { vmid, root, base, level, word: look.value, at, born, combined: false })
+        Ok(Entry { vmid, root, base, level, word: look.value, at, born, combined: false, spared })
     }
 
     fn check_leaf(&mut self, walker: Walker, entry: &Entry) {

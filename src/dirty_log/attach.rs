@@ -135,9 +135,10 @@ impl DirtyLog {
         if let Phase::On(on) = &mut self.phase
             && let Some(retired) = on.dma_retired[index].take()
         {
-            retired.end(platform);
+            space.quarantined += retired.end(platform);
         }
         if let Err(error) = dma.view.walker.invalidate(platform, &dma.view.tree) {
+            space.quarantined += dma.view.tree.abandon(platform);
             // What it knew of writes is gone with it.
             let _untrusted = self.distrust();
             return Err(AttachError::View(error));

@@ -107,7 +107,7 @@ impl DirtyLog {
         space.end_log(platform);
         self.take_phase(|phase| match phase {
             Phase::Stopping(stopping) => {
-                stopping.on.free(platform);
+                space.quarantined += stopping.on.free(platform);
                 Phase::Off
             }
             other => other,

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ptr::with_exposed_provenance;
 
 use strandline::addr::StreamId;
-use strandline::smmu::{FaultEvent, GlobalErrorReport, GlobalErrors, Limits, Mmio, Options, Smmu};
+use strandline::smmu::{Errata, FaultEvent, GlobalErrorReport, GlobalErrors, Limits, Mmio, Options, Smmu};
 
 use super::console::say;
 use super::irq::{self, Pending};
@@ -52,6 +52,9 @@ impl Smmus {
             let at = node.region.start();
             let smmu = start(node, platform).map_err(|why| format!("SMMU at {at}: {why}"))?;
             say!("strandline: SMMU {index} at {at}: {}", describe(&smmu));
+            for note in smmu.features().notes.iter() {
+                say!("strandline: SMMU {index}: {}", note.text());
+            }
             list.push(smmu);
         }
         Ok(Self { list, inbox: Inbox::default() })
@@ -65,8 +68,9 @@ impl Smmus {
 
 fn start(node: &SmmuNode, platform: &'static Platform) -> Result<RealSmmu, String> {
     let registers = registers(node.region).ok_or("its registers need 128 KiB at a multiple of 64 KiB")?;
-    let limits = Limits { coherent: node.coherent, ..Limits::default() };
-    let options = Options { limits, ..Options::default() };
+    // What the tree does not call coherent is not; what it calls so is, if the SMMU says so too.
+    let limits = Limits { coherent: (!node.coherent).then_some(false), ..Limits::default() };
+    let options = Options { limits, errata: Errata::of_compatible(node.compatible), ..Options::default() };
     Smmu::new(platform, registers, &options).map_err(|error| format!("{error}"))
 }
 

@@ -5,6 +5,7 @@ use crate::frames::FrameBlock;
 use crate::hw::{Memory, Platform, Word, wait_until};
 
 use super::device::Device;
+use super::errata::Errata;
 use super::error::CommandError;
 use super::global_error::GlobalErrors;
 use super::registers::Registers;
@@ -25,6 +26,33 @@ pub(super) struct CommandQueue {
     cons: u32,
     /// A wait ran out of time: nobody waits again before the SMMU has caught up.
     stuck: bool,
+}
+
+/// Commands of one kind behind each other, on a part with [`Errata::SYNC_BETWEEN`].
+#[derive(Default)]
+struct Run {
+    /// The last command's number.
+    opcode: u64,
+    /// How many of that number there were since the last CMD_SYNC.
+    count: u32,
+}
+
+/// As many commands of one kind as may follow each other there. Linux's driver, which all these parts have been run
+/// with, ends a batch of 63 by a CMD_SYNC.
+const MOST_OF_A_KIND: u32 = 63;
+
+impl Run {
+    /// Whether a CMD_SYNC has to stand before `command`, which comes next: it is of another kind than those before it,
+    /// or the queue, or what such a part bears, is full of them but for a CMD_SYNC.
+    fn needs_sync(&mut self, command: Command, ring: Ring) -> bool {
+        let opcode = command.words()[0] & 0xff;
+        let most = MOST_OF_A_KIND.min(ring.len() - 1).max(1);
+        let ends =
+            command != Command::Sync && self.count != 0 && (opcode != self.opcode || self.count >= most);
+        self.opcode = opcode;
+        self.count = if ends { 1 } else { self.count + 1 };
+        ends
+    }
 }
 
 impl CommandQueue {
@@ -50,7 +78,7 @@ impl CommandQueue {
     }
 
     /// Issues `commands` and one CMD_SYNC behind them, and returns when that has completed: then everything the
-    /// commands ask for has happened.
+    /// commands ask for has happened. This is where the errata of commands are dealt with ([`Errata`]).
     ///
     /// Stores this PE made before the call are visible to the SMMU before any of the commands.
     ///
@@ -60,22 +88,49 @@ impl CommandQueue {
     pub(super) fn execute<P: Platform, R: Registers>(
         &mut self,
         device: &Device<'_, P, R>,
-        commands: impl IntoIterator<Item = Command>,
+        commands: impl IntoIterator<Item = Command> + Clone,
     ) -> Result<(), CommandError> {
         if self.stuck {
             self.recover(device)?;
         }
+        if device.errata.contains(Errata::REPEAT) && commands.clone().into_iter().next().is_some() {
+            // The second time when the first time's CMD_SYNC has completed.
+            self.execute_once(device, commands.clone())?;
+        }
+        self.execute_once(device, commands)
+    }
+
+    fn execute_once<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        commands: impl IntoIterator<Item = Command>,
+    ) -> Result<(), CommandError> {
         let mut refused = None;
+        let mut run = Run::default();
         for command in commands.into_iter().chain([Command::Sync]) {
-            if self.ring.is_full(self.prod, self.cons) {
-                self.publish(device);
-                self.wait(device, &mut refused, |queue| !queue.ring.is_full(queue.prod, queue.cons))?;
+            if device.errata.contains(Errata::SYNC_BETWEEN) && run.needs_sync(command, self.ring) {
+                self.put(device, Command::Sync, &mut refused)?;
             }
-            self.push(device, command);
+            self.put(device, command, &mut refused)?;
         }
         self.publish(device);
         self.wait(device, &mut refused, |queue| queue.ring.is_empty(queue.prod, queue.cons))?;
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Writes `command` behind the others, as soon as there is room.
+    fn put<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        command: Command,
+        refused: &mut Option<CommandError>,
+    ) -> Result<(), CommandError> {
+        if self.ring.is_full(self.prod, self.cons) {
+            self.publish(device);
+            self.wait(device, refused, |queue| !queue.ring.is_full(queue.prod, queue.cons))?;
+        }
+        self.push(device, command);
+        Ok(())
     }
 
     /// Writes `command` behind the others, invisible to the SMMU as yet.

@@ -9,7 +9,9 @@ use crate::addr::{PAGE_BYTES, Pa};
 use crate::frames::FrameBlock;
 use crate::hw::{Barrier, Platform, wait_until};
 
+use super::errata::Errata;
 use super::error::SmmuError;
+use super::features::Features;
 use super::registers::Registers;
 use super::spec::pages::Register32;
 
@@ -90,6 +92,7 @@ pub(super) struct Device<'p, P, R> {
     pub(super) registers: R,
     /// The SMMU sees the PEs' caches.
     pub(super) coherent: bool,
+    pub(super) errata: Errata,
     /// How long any one wait may take, in microseconds.
     pub(super) limit_us: u64,
     pub(super) counters: Counters,
@@ -98,11 +101,12 @@ pub(super) struct Device<'p, P, R> {
 }
 
 impl<'p, P: Platform, R: Registers> Device<'p, P, R> {
-    pub(super) fn new(platform: &'p P, registers: R, coherent: bool, limit_us: u64) -> Self {
+    pub(super) fn new(platform: &'p P, registers: R, features: &Features, limit_us: u64) -> Self {
         Self {
             platform,
             registers,
-            coherent,
+            coherent: features.coherent,
+            errata: features.errata,
             limit_us,
             counters: Counters::default(),
             acknowledging: Mutex::new(()),

@@ -8,12 +8,14 @@ use crate::hw::{CommandCounts, DmaTlb, DmaTlbError, Platform, Scope, SizeChange}
 use super::bring_up::{self, Sizes};
 use super::command_queue::CommandQueue;
 use super::device::{Device, Statistics};
+use super::errata::Errata;
 use super::error::{CommandError, SmmuError};
 use super::event_queue::{Drained, EventQueue};
 use super::fault::FaultEvent;
-use super::features::{Bbml, Features, Limits};
+use super::features::{Bbml, Features};
 use super::global_error::GlobalErrors;
 use super::invalidate::Invalidation;
+use super::limits::Limits;
 use super::registers::Registers;
 use super::spec::command::Command;
 use super::stage2_config::{Stage2Config, ViewSte};
@@ -25,6 +27,8 @@ use super::vmid::VmidPool;
 pub struct Options {
     /// What firmware and the board take away from its abilities.
     pub limits: Limits,
+    /// Errata of it that SMMU_IIDR does not tell: what [`Errata::of_compatible`] says, and what the board knows.
+    pub errata: Errata,
     /// Bits of the StreamIDs the stream table covers, at most: streams beyond abort and cannot be attached. The first
     /// level takes `2^(bits - 6)` times 8 bytes of contiguous memory. Default: 20, 128 KiB.
     pub stream_bits: u32,
@@ -40,6 +44,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            errata: Errata::empty(),
             stream_bits: 20,
             command_queue_bits: 8,
             event_queue_bits: 9,
@@ -55,6 +60,17 @@ pub struct GlobalErrorReport {
     pub errors: GlobalErrors,
     /// The command error that was repaired here, if one was.
     pub command: Option<CommandError>,
+}
+
+/// What is out of use for good because the SMMU did not confirm that it has forgotten it: see [`Smmu::quarantined`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quarantined {
+    /// VMIDs. The frames of their views are the caller's to keep, and to count.
+    pub vmids: u32,
+    /// Streams.
+    pub streams: u32,
+    /// 4 KiB frames of the driver's own: level-2 stream tables.
+    pub frames: u32,
 }
 
 /// One SMMU that translates: every stream goes through the view it was attached to, or aborts.
@@ -78,11 +94,12 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// every stream aborts, and no cache or TLB holds anything from before. It never passes through in between.
     ///
     /// # Errors
-    /// It lacks what the driver needs (then nothing was touched), there are no frames (then all traffic aborts), or
+    /// It lacks what the driver needs, or [`Options::limits`] would raise an ability (then nothing was touched), there
+    /// are no frames (then all traffic aborts), or
     /// it did not answer in time (then the frames it was told of stay taken).
     pub fn new(platform: &'p P, registers: R, options: &Options) -> Result<Self, SmmuError> {
-        let features = Features::read(&registers, &options.limits)?;
-        let device = Device::new(platform, registers, features.coherent, options.timeout_us);
+        let features = Features::read(&registers, &options.limits, options.errata)?;
+        let device = Device::new(platform, registers, &features, options.timeout_us);
         let sizes = Sizes {
             stream_bits: options.stream_bits,
             command_queue_bits: options.command_queue_bits,
@@ -109,6 +126,12 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
         self.device.counters.snapshot()
     }
 
+    /// What is out of use for good because an invalidation did not complete. It never shrinks.
+    pub fn quarantined(&self) -> Quarantined {
+        let (streams, frames) = self.streams.lock().quarantined();
+        Quarantined { vmids: self.vmids.lock().quarantined(), streams, frames }
+    }
+
     /// Takes a VMID for a new view. No TLB entry of it is left from an earlier one.
     ///
     /// # Errors
@@ -118,6 +141,7 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
         match self.execute([Command::TlbiS12Vmall(vmid)]) {
             Ok(()) => Ok(vmid),
             Err(error) => {
+                // Nothing has used it since an invalidation of it completed.
                 self.vmids.lock().give_back(vmid);
                 Err(error.into())
             }
@@ -128,13 +152,20 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// left: the view's frames may be reused.
     ///
     /// # Errors
-    /// It was not allocated. Or the invalidation did not complete: the VMID stays taken, and neither it nor the
-    /// view's frames may be reused.
+    /// It was not allocated. Or the invalidation did not complete: the VMID is quarantined, and the view's frames may
+    /// not be reused either.
     pub fn free_vmid(&self, vmid: Vmid) -> Result<(), SmmuError> {
-        if !self.vmids.lock().is_taken(vmid) {
+        let (taken, quarantined) = {
+            let vmids = self.vmids.lock();
+            (vmids.is_taken(vmid), vmids.is_quarantined(vmid))
+        };
+        if quarantined {
+            return Err(SmmuError::VmidQuarantined(vmid));
+        }
+        if !taken {
             return Err(SmmuError::UnknownVmid(vmid));
         }
-        self.execute([Command::TlbiS12Vmall(vmid)])?;
+        self.execute([Command::TlbiS12Vmall(vmid)]).inspect_err(|_| self.vmids.lock().quarantine(vmid))?;
         self.vmids.lock().give_back(vmid);
         Ok(())
     }
@@ -151,9 +182,10 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// and on an SMMU that is not coherent cleaned.
     ///
     /// # Errors
-    /// The stream is beyond the table or attached, or there is no frame for the part of the table it stands in:
-    /// nothing was changed. Or the SMMU did not carry the commands out: the stream is not attached, but after a
-    /// time-out the SMMU may still come to use the view, whose frames must not be reused.
+    /// The stream is beyond the table, attached or quarantined, or there is no frame for the part of the table it
+    /// stands in: nothing was changed. Or the SMMU did not carry the commands out: the stream is not attached; but
+    /// where it did not confirm that either, it may still come to use the view: the stream is quarantined, and the
+    /// view's frames must not be reused.
     pub fn attach(&self, stream: StreamId, ste: &ViewSte) -> Result<(), SmmuError> {
         let mut streams = self.streams.lock();
         streams.attach(&self.device, &mut self.commands.lock(), stream, ste)
@@ -161,10 +193,11 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
 
     /// Makes `stream` abort, silently. When this returns, transactions that went through its view have completed
     /// (§3.21.3); TLB entries of the VMID remain. Detaching a stream that is not attached does the same again, so a
-    /// detach that failed can be repeated.
+    /// detach that failed can be repeated, until its device is known to have stopped.
     ///
     /// # Errors
-    /// The stream is beyond the table. Or the SMMU did not carry the commands out: it may still use the view.
+    /// The stream is beyond the table. Or the SMMU did not carry the commands out: it may still use the view, and the
+    /// stream is quarantined: it is not attached again, whatever a repeated detach says.
     pub fn detach(&self, stream: StreamId) -> Result<(), SmmuError> {
         let mut streams = self.streams.lock();
         streams.detach(&self.device, &mut self.commands.lock(), stream)
@@ -199,7 +232,7 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
         bring_up::stop_translation(&self.device, &self.features)
     }
 
-    fn execute(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), CommandError> {
+    fn execute(&self, commands: impl IntoIterator<Item = Command> + Clone) -> Result<(), CommandError> {
         self.commands.lock().execute(&self.device, commands)
     }
 }

@@ -122,7 +122,7 @@ impl fmt::Display for Stage2Error {
 /// Why the driver could not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SmmuError {
-    /// The SMMU lacks what the driver cannot do without.
+    /// The SMMU lacks what the driver cannot do without, or an override would raise an ability of it.
     Unsupported(Unsupported),
     /// A register did not take the value written to it in time.
     Register {
@@ -147,12 +147,16 @@ pub enum SmmuError {
     },
     /// The stream is attached already.
     StreamBusy(StreamId),
+    /// The stream is out of use for good: the SMMU did not confirm that it has forgotten an earlier view of it.
+    StreamQuarantined(StreamId),
     /// The stage-2 configuration does not suit this SMMU.
     Stage2(Stage2Error),
     /// Every VMID is taken.
     OutOfVmids,
     /// The VMID is not one [`super::Smmu::alloc_vmid`] gave out.
     UnknownVmid(Vmid),
+    /// The VMID is out of use for good: its last invalidation did not complete.
+    VmidQuarantined(Vmid),
     /// Commands were not carried out.
     Command(CommandError),
 }
@@ -171,9 +175,15 @@ impl fmt::Display for SmmuError {
                 write!(f, "stream {stream} is beyond the {bits} bits of the stream table")
             }
             Self::StreamBusy(stream) => write!(f, "stream {stream} is attached already: detach it first"),
+            Self::StreamQuarantined(stream) => {
+                write!(f, "stream {stream} is out of use: the SMMU did not confirm its last detach")
+            }
             Self::Stage2(error) => write!(f, "{error}"),
             Self::OutOfVmids => write!(f, "every VMID of the SMMU is taken"),
             Self::UnknownVmid(vmid) => write!(f, "VMID {:#x} was not allocated", vmid.0),
+            Self::VmidQuarantined(vmid) => {
+                write!(f, "VMID {:#x} is out of use: its last invalidation did not complete", vmid.0)
+            }
             Self::Command(error) => write!(f, "SMMU: {error}"),
         }
     }
@@ -215,6 +225,14 @@ mod tests {
         assert_eq!(stuck.to_string(), "the SMMU did not answer: Cr0Ack reads 0x0, 0x8 expected");
         let stream = SmmuError::StreamOutOfRange { stream: StreamId(0x1_0000), bits: 16 };
         assert_eq!(stream.to_string(), "stream 0x10000 is beyond the 16 bits of the stream table");
+        assert_eq!(
+            SmmuError::StreamQuarantined(StreamId(0x41)).to_string(),
+            "stream 0x41 is out of use: the SMMU did not confirm its last detach"
+        );
+        assert_eq!(
+            SmmuError::VmidQuarantined(Vmid(5)).to_string(),
+            "VMID 0x5 is out of use: its last invalidation did not complete"
+        );
     }
 
     #[test]

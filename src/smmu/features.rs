@@ -3,6 +3,9 @@
 
 use core::fmt;
 
+use super::errata::Errata;
+use super::limits::{Ability, Limits, lower};
+use super::note::{Note, Notes};
 use super::registers::Registers;
 use super::spec::pages::Register32;
 use super::spec::registers::{AIDR, IDR0, IDR1, IDR3, IDR5};
@@ -61,27 +64,6 @@ impl fmt::Display for Bbml {
     }
 }
 
-/// What firmware, the device tree or a board says an SMMU does not do, whatever its ID registers claim.
-///
-/// An ability can be lowered so, never raised. The default lowers nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The SMMU's own accesses are coherent with the PEs' caches: `dma-coherent` in the device tree.
-    pub coherent: bool,
-    /// The most it may do of hardware table update.
-    pub httu: Httu,
-    /// The highest break-before-make level relied on.
-    pub bbml: Bbml,
-    /// Invalidation by range may be used.
-    pub range_invalidation: bool,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { coherent: true, httu: Httu::TableAccessFlag, bbml: Bbml::Level2, range_invalidation: true }
-    }
-}
-
 /// What an SMMU can do and this driver may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
@@ -115,7 +97,7 @@ pub struct Features {
     pub vmid16: bool,
     /// Interrupts can be messages.
     pub msi: bool,
-    /// WFE wake-up events are sent.
+    /// WFE wake-up events are sent, and no erratum is known of them.
     pub wake_events: bool,
     /// What may become of a faulting transaction.
     pub stall_model: StallModel,
@@ -137,6 +119,10 @@ pub struct Features {
     pub forced_write_back: bool,
     /// Bits of an output address, at most 48: LPA2 and 64 KiB granules aren't used.
     pub output_bits: u32,
+    /// What is to be worked around.
+    pub errata: Errata,
+    /// What the ID registers claim, and is not relied on.
+    pub notes: Notes,
 }
 
 /// What an SMMU lacks that this driver cannot do without; each carries the register that says so.
@@ -148,7 +134,7 @@ pub enum Unsupported {
     Stage2(u32),
     /// No VMSAv8-64 tables; IDR0.
     Aarch64Tables(u32),
-    /// No little-endian table walks; IDR0.
+    /// No little-endian table walks, or their endianness is reserved; IDR0.
     LittleEndian(u32),
     /// Every fault stalls, or the stall model is reserved; IDR0.
     StallModel(u32),
@@ -158,6 +144,10 @@ pub enum Unsupported {
     Sizes(u32),
     /// No 4 KiB granule; IDR5.
     Granule4K(u32),
+    /// An output size that its version has not; IDR5.
+    OutputSize(u32),
+    /// It has all that is needed; but [`Limits`] give it more of this than it has.
+    Raised(Ability),
 }
 
 impl fmt::Display for Unsupported {
@@ -175,6 +165,12 @@ impl fmt::Display for Unsupported {
                 write!(f, "reports impossible sizes (SMMU_IDR1={idr1:#x}): check its base address")
             }
             Self::Granule4K(idr5) => write!(f, "has no 4 KiB granule (SMMU_IDR5={idr5:#x})"),
+            Self::OutputSize(idr5) => {
+                write!(f, "reports an output size that is reserved in its version (SMMU_IDR5={idr5:#x})")
+            }
+            Self::Raised(ability) => {
+                write!(f, "is given more by an override than it has: {ability}; an override only lowers")
+            }
         }
     }
 }
@@ -191,11 +187,12 @@ struct Identification {
 }
 
 impl Features {
-    /// Reads the ID registers and takes away what `limits` says.
+    /// Reads the ID registers, and takes away what contradicts itself, what errata break (those of the part and
+    /// `errata`) and what `limits` say.
     ///
     /// # Errors
-    /// What the driver cannot do without and the SMMU does not have.
-    pub fn read(registers: &impl Registers, limits: &Limits) -> Result<Self, Unsupported> {
+    /// What the driver cannot do without and the SMMU does not have; or an ability that `limits` would raise.
+    pub fn read(registers: &impl Registers, limits: &Limits, errata: Errata) -> Result<Self, Unsupported> {
         let id = Identification {
             idr0: registers.read32(Register32::Idr0),
             idr1: registers.read32(Register32::Idr1),
@@ -205,7 +202,20 @@ impl Features {
             aidr: registers.read32(Register32::Aidr),
         };
         id.refuse_what_is_lacking()?;
-        Ok(id.decode(limits))
+        id.decode(errata).lowered(limits)
+    }
+
+    /// Less what `limits` take away.
+    fn lowered(mut self, limits: &Limits) -> Result<Self, Unsupported> {
+        lower(&mut self.httu, limits.httu, Ability::HardwareUpdate)?;
+        lower(&mut self.bbml, limits.bbml, Ability::BreakBeforeMake)?;
+        lower(&mut self.range_invalidation, limits.range_invalidation, Ability::RangeInvalidation)?;
+        lower(&mut self.coherent, limits.coherent, Ability::Coherency)?;
+        let without = !self.coherent && self.httu != Httu::None;
+        if self.notes.add(Note::HttuWithoutCoherency, without) {
+            self.httu = Httu::None;
+        }
+        Ok(self)
     }
 
     /// The most bits an IPA can have: IAS of §3.4, at most 48.
@@ -225,7 +235,8 @@ impl Identification {
             Err(Unsupported::Stage2(idr0))
         } else if IDR0::TTF.read(idr0) & 0b10 == 0 {
             Err(Unsupported::Aarch64Tables(idr0))
-        } else if IDR0::TTENDIAN.read(idr0) == IDR0::TTENDIAN::Value::Big as u32 {
+        } else if IDR0::TTENDIAN.read(idr0) & 0b01 != 0 {
+            // Big-endian alone, or reserved.
             Err(Unsupported::LittleEndian(idr0))
         } else if stall_model > IDR0::STALL_MODEL::Value::Terminate as u32 {
             Err(Unsupported::StallModel(idr0))
@@ -238,25 +249,36 @@ impl Identification {
             Err(Unsupported::Sizes(idr1))
         } else if !IDR5::GRAN4K.is_set(idr5) {
             Err(Unsupported::Granule4K(idr5))
+        } else if IDR5::OAS.read(idr5) > most_output_size(AIDR::MINOR.read(aidr)) {
+            Err(Unsupported::OutputSize(idr5))
         } else {
             Ok(())
         }
     }
 
-    fn decode(&self, limits: &Limits) -> Features {
+    /// What is there, less what contradicts itself and what errata break.
+    fn decode(&self, errata: Errata) -> Features {
         let Self { idr0, idr1, idr3, idr5, iidr, aidr } = *self;
-        let coherent = IDR0::COHACC.is_set(idr0) && limits.coherent;
-        // §3.15: what hardware update does to tables that aren't accessed coherently is IMPLEMENTATION DEFINED.
-        let httu = if coherent { decode_httu(idr0).min(limits.httu) } else { Httu::None };
+        let errata = errata | Errata::of_iidr(iidr);
+        let minor_version = AIDR::MINOR.read(aidr) as u8;
+        let mut notes = Notes::NONE;
+        let coherent = IDR0::COHACC.is_set(idr0);
+        let ranges = IDR3::RIL.is_set(idr3);
+        let sends_events = IDR0::SEV.is_set(idr0);
+        let silent = sends_events && errata.contains(Errata::NO_WAKE_EVENTS);
         Features {
-            minor_version: AIDR::MINOR.read(aidr) as u8,
+            minor_version,
             iidr,
+            httu: decode_httu(idr0, minor_version, &mut notes),
+            bbml: decode_bbml(idr3, minor_version, &mut notes),
+            // Of the version after its own an SMMU may have any feature, of later ones none (§2.9).
+            range_invalidation: ranges && !notes.add(Note::RangeVersion, ranges && minor_version == 0),
+            two_level_stream_table: decode_two_level(idr0, &mut notes),
+            wake_events: sends_events && !notes.add(Note::WakeEventsErratum, silent),
+            coherent,
+            errata,
             stage1: IDR0::S1P.is_set(idr0),
             aarch32_tables: IDR0::TTF.read(idr0) & 0b01 != 0,
-            coherent,
-            httu,
-            bbml: decode_bbml(idr3).min(limits.bbml),
-            range_invalidation: IDR3::RIL.is_set(idr3) && limits.range_invalidation,
             broadcast_tlbi: IDR0::BTM.is_set(idr0),
             el2_contexts: IDR0::HYP.is_set(idr0),
             ats: IDR0::ATS.is_set(idr0),
@@ -264,13 +286,11 @@ impl Identification {
             asid16: IDR0::ASID16.is_set(idr0),
             vmid16: IDR0::VMID16.is_set(idr0),
             msi: IDR0::MSI.is_set(idr0),
-            wake_events: IDR0::SEV.is_set(idr0),
             stall_model: match IDR0::STALL_MODEL.read(idr0) {
                 0 => StallModel::Both,
                 _ => StallModel::Terminate,
             },
             stall_max: IDR5::STALL_MAX.read(idr5) as u16,
-            two_level_stream_table: IDR0::ST_LEVEL.read(idr0) == IDR0::ST_LEVEL::Value::TwoLevel as u32,
             stream_bits: IDR1::SIDSIZE.read(idr1),
             command_queue_bits: IDR1::CMDQS.read(idr1),
             event_queue_bits: IDR1::EVENTQS.read(idr1),
@@ -278,25 +298,46 @@ impl Identification {
             execute_never_by_level: IDR3::XNX.is_set(idr3),
             forced_write_back: IDR3::FWB.is_set(idr3),
             output_bits: decode_output_bits(idr5),
+            notes,
         }
     }
 }
 
-fn decode_httu(idr0: u32) -> Httu {
+/// Without coherency too: [`Features::lowered`] takes it away then.
+fn decode_httu(idr0: u32, minor_version: u8, notes: &mut Notes) -> Httu {
     match IDR0::HTTU.read(idr0) {
         0 => Httu::None,
         1 => Httu::AccessFlag,
-        2 => Httu::Dirty,
-        _ => Httu::TableAccessFlag,
+        // A feature of SMMUv3.4 (§2.8).
+        3 if !notes.add(Note::TableAccessFlagVersion, minor_version < 3) => Httu::TableAccessFlag,
+        _ => Httu::Dirty,
     }
 }
 
-fn decode_bbml(idr3: u32) -> Bbml {
-    match IDR3::BBML.read(idr3) {
-        1 => Bbml::Level1,
-        2 => Bbml::Level2,
-        // 0b11 is reserved: nothing is promised.
+/// A feature of SMMUv3.2 (§2.4).
+fn decode_bbml(idr3: u32, minor_version: u8, notes: &mut Notes) -> Bbml {
+    let level = IDR3::BBML.read(idr3);
+    notes.add(Note::BbmlReserved, level == 3);
+    let too_early = notes.add(Note::BbmlVersion, level != 0 && minor_version == 0);
+    match level {
+        1 if !too_early => Bbml::Level1,
+        2 if !too_early => Bbml::Level2,
         _ => Bbml::Level0,
+    }
+}
+
+fn decode_two_level(idr0: u32, notes: &mut Notes) -> bool {
+    let level = IDR0::ST_LEVEL.read(idr0);
+    notes.add(Note::StreamTableReserved, level > 1);
+    level == IDR0::ST_LEVEL::Value::TwoLevel as u32
+}
+
+/// The largest IDR5.OAS of a version: 52 bits are reserved in SMMUv3.0 and 56 up to SMMUv3.3 (§6.3.6).
+const fn most_output_size(minor_version: u32) -> u32 {
+    match minor_version {
+        0 => 5,
+        1..=3 => 6,
+        _ => 7,
     }
 }
 
@@ -313,144 +354,4 @@ fn decode_output_bits(idr5: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::string::ToString;
-
-    use super::*;
-    use crate::smmu::testing::QEMU_FEATURES;
-
-    /// ID registers of QEMU's model: stage 1 and 2, coherent, no HTTU, no stall, 16-bit StreamIDs, 44-bit output.
-    const QEMU: Identification = Identification {
-        idr0: 0x0d44_101b,
-        idr1: 0x0273_0010,
-        idr3: 0x0000_1414,
-        idr5: 0x0000_0074,
-        iidr: 0,
-        aidr: 1,
-    };
-
-    fn refusal(id: Identification) -> Unsupported {
-        id.refuse_what_is_lacking().unwrap_err()
-    }
-
-    #[test]
-    fn id_registers_of_a_known_model_decode() {
-        assert_eq!(QEMU.refuse_what_is_lacking(), Ok(()));
-        assert_eq!(QEMU.decode(&Limits::default()), QEMU_FEATURES);
-    }
-
-    #[test]
-    fn id_registers_of_a_full_featured_part_decode() {
-        // IDR0: everything but big-endian and forced stall; IDR1: 32-bit StreamIDs, queues of 2^8 and 2^7.
-        let id = Identification {
-            idr0: 0x0805_76bf,
-            idr1: 0x0d07_0020,
-            idr3: 0x0000_0d10,
-            idr5: 0x0040_0015,
-            iidr: 0x4832_043b,
-            aidr: 2,
-        };
-        let features = id.decode(&Limits::default());
-        assert_eq!(features.minor_version, 2);
-        assert_eq!(features.iidr, 0x4832_043b);
-        assert_eq!(features.httu, Httu::Dirty);
-        assert_eq!(features.bbml, Bbml::Level1);
-        assert!(features.aarch32_tables && features.broadcast_tlbi && features.el2_contexts);
-        assert!(features.ats && features.pri && features.msi && features.wake_events);
-        assert!(
-            features.vmid16 && features.asid16 && features.attribute_override && features.forced_write_back
-        );
-        assert_eq!((features.stall_model, features.stall_max), (StallModel::Both, 64));
-        assert_eq!(
-            (features.stream_bits, features.command_queue_bits, features.event_queue_bits),
-            (32, 8, 7)
-        );
-        assert_eq!(features.output_bits, 48);
-    }
-
-    #[test]
-    fn output_address_sizes_match_section_6_3_6() {
-        let bits = [0, 1, 2, 3, 4, 5, 6, 7].map(decode_output_bits);
-        assert_eq!(bits, [32, 36, 40, 42, 44, 48, 48, 48]);
-    }
-
-    #[test]
-    fn input_size_is_forty_bits_where_aarch32_tables_are_there() {
-        let small = Identification { idr5: 0x10, ..QEMU };
-        assert_eq!(small.decode(&Limits::default()).input_bits(), 32);
-        let with_aarch32 = Identification { idr0: QEMU.idr0 | 0x4, ..small };
-        assert_eq!(with_aarch32.decode(&Limits::default()).input_bits(), 40);
-    }
-
-    #[test]
-    fn what_is_lacking_is_refused_with_the_register_that_says_so() {
-        let stage1_only = Identification { idr0: 0x0d44_101a, ..QEMU };
-        assert_eq!(refusal(stage1_only), Unsupported::Stage2(0x0d44_101a));
-        let aarch32_only = Identification { idr0: 0x0d44_1017, ..QEMU };
-        assert_eq!(refusal(aarch32_only), Unsupported::Aarch64Tables(0x0d44_1017));
-        let big_endian = Identification { idr0: 0x0d64_101b, ..QEMU };
-        assert_eq!(refusal(big_endian), Unsupported::LittleEndian(0x0d64_101b));
-        let always_stalls = Identification { idr0: 0x0e44_101b, ..QEMU };
-        assert_eq!(refusal(always_stalls), Unsupported::StallModel(0x0e44_101b));
-        let fixed_tables = Identification { idr1: 0x4273_0010, ..QEMU };
-        assert_eq!(refusal(fixed_tables), Unsupported::Preset(0x4273_0010));
-        let fixed_queues = Identification { idr1: 0x2273_0010, ..QEMU };
-        assert_eq!(refusal(fixed_queues), Unsupported::Preset(0x2273_0010));
-        let only_64k = Identification { idr5: 0x44, ..QEMU };
-        assert_eq!(refusal(only_64k), Unsupported::Granule4K(0x44));
-        let other_version = Identification { aidr: 0x10, ..QEMU };
-        assert_eq!(refusal(other_version), Unsupported::Version(0x10));
-    }
-
-    #[test]
-    fn registers_that_read_all_ones_are_refused() {
-        let absent = Identification { idr0: !0, idr1: !0, idr3: !0, idr5: !0, iidr: !0, aidr: !0 }
-            .refuse_what_is_lacking();
-        assert_eq!(absent, Err(Unsupported::Version(!0)));
-        let sizes = Identification { idr1: 0x03ff_003f, ..QEMU };
-        assert_eq!(refusal(sizes), Unsupported::Sizes(0x03ff_003f));
-    }
-
-    #[test]
-    fn refusal_says_what_is_missing() {
-        let text = Unsupported::Stage2(0x0d44_101a).to_string();
-        assert_eq!(text, "has no stage 2 translation (SMMU_IDR0=0xd44101a)");
-    }
-
-    #[test]
-    fn limits_lower_abilities() {
-        let able = Identification { idr0: QEMU.idr0 | 0xc0, ..QEMU };
-        let limits = Limits {
-            httu: Httu::AccessFlag,
-            bbml: Bbml::Level0,
-            range_invalidation: false,
-            ..Limits::default()
-        };
-        let features = able.decode(&limits);
-        assert_eq!((features.httu, features.bbml), (Httu::AccessFlag, Bbml::Level0));
-        assert!(!features.range_invalidation && features.coherent);
-    }
-
-    #[test]
-    fn limits_never_raise_an_ability() {
-        let poor = Identification { idr0: QEMU.idr0 & !0x10, idr3: 0, ..QEMU };
-        let features = poor.decode(&Limits::default());
-        assert_eq!((features.coherent, features.httu, features.bbml), (false, Httu::None, Bbml::Level0));
-        assert!(!features.range_invalidation);
-    }
-
-    #[test]
-    fn hardware_update_needs_coherent_walks() {
-        let able = Identification { idr0: QEMU.idr0 | 0x80, ..QEMU };
-        assert_eq!(able.decode(&Limits::default()).httu, Httu::Dirty);
-        let limits = Limits { coherent: false, ..Limits::default() };
-        assert_eq!(able.decode(&limits).httu, Httu::None);
-        let not_coherent = Identification { idr0: (QEMU.idr0 | 0x80) & !0x10, ..QEMU };
-        assert_eq!(not_coherent.decode(&Limits::default()).httu, Httu::None);
-    }
-
-    #[test]
-    fn reserved_break_before_make_level_promises_nothing() {
-        assert_eq!(decode_bbml(0x1800), Bbml::Level0);
-    }
-}
+mod tests;

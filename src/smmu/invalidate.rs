@@ -15,6 +15,7 @@ const MOST_PAGE_COMMANDS: u64 = 512;
 const MOST_PAGES: u64 = 1 << 36;
 
 /// The commands for one invalidation, in order.
+#[derive(Clone)]
 pub(super) enum Invalidation {
     /// Everything of the VMID.
     All(Option<Vmid>),
@@ -48,6 +49,7 @@ impl Iterator for Invalidation {
 }
 
 /// CMD_TLBI_S2_IPA for what is left of a range.
+#[derive(Clone)]
 pub(super) struct RangeCommands {
     vmid: Vmid,
     leaf: bool,

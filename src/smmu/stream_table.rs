@@ -5,6 +5,9 @@
 //! - an STE nobody has attached has V=0: C_BAD_STE is recorded. Memory of zeros is a table of such STEs;
 //! - an STE that was detached has V=1 and Config=abort: nothing is recorded.
 //!
+//! Where the SMMU did not confirm that it has forgotten an STE, the stream is out of use for good (*quarantined*): its STE
+//! says so itself, in the bits that are software's.
+//!
 //! A device nobody was given, doing DMA, is something to be told of; the Event queue is bounded, its overflow
 //! counted, and none of these records takes the place of a stalled transaction's. A device that was taken away is
 //! expected to be caught in the middle of its work, and would fill the queue with what nobody can do anything about.
@@ -21,7 +24,7 @@ use super::registers::Registers;
 use super::spec::command::Command;
 use super::spec::pages::{Register32, Register64};
 use super::spec::registers::{STRTAB_BASE, STRTAB_BASE_CFG};
-use super::spec::ste::{L1STD, L1STD_BYTES, STE_BYTES, STE_WORDS, STE0};
+use super::spec::ste::{L1STD, L1STD_BYTES, STE_BYTES, STE_WORDS, STE0, STE1};
 use super::stage2_config::ViewSte;
 
 /// StreamID bits a level-2 table resolves: 64 STEs fill one 4 KiB frame. The other splits (8 and 10) would need
@@ -66,6 +69,10 @@ impl Layout {
 pub(super) struct StreamTable {
     base: Pa,
     layout: Layout,
+    /// Streams out of use for good.
+    quarantined_streams: u32,
+    /// Level-2 tables out of use for good, a frame each.
+    quarantined_tables: u32,
 }
 
 impl StreamTable {
@@ -76,7 +83,7 @@ impl StreamTable {
         block: FrameBlock,
     ) -> Self {
         device.zero(&block);
-        Self { base: block.into_pa(), layout }
+        Self { base: block.into_pa(), layout, quarantined_streams: 0, quarantined_tables: 0 }
     }
 
     /// Gives the registers the table. CR0.SMMUEN is 0.
@@ -94,9 +101,9 @@ impl StreamTable {
     /// Sends `stream` through `ste`.
     ///
     /// # Errors
-    /// The stream is out of range or attached, or there is no frame for its level-2 table: nothing was changed. Or
-    /// the SMMU did not carry the commands out: the stream aborts, but after a time-out the SMMU may still come to
-    /// use the view.
+    /// The stream is out of range, attached or quarantined, or there is no frame for its level-2 table: nothing was
+    /// changed. Or the SMMU did not carry the commands out: the stream aborts, but where it was quarantined the SMMU
+    /// may still come to use the view.
     pub(super) fn attach<P: Platform, R: Registers>(
         &mut self,
         device: &Device<'_, P, R>,
@@ -112,10 +119,15 @@ impl StreamTable {
         if is_attached(device, entry) {
             return Err(SmmuError::StreamBusy(stream));
         }
+        if is_quarantined(device, entry) {
+            return Err(SmmuError::StreamQuarantined(stream));
+        }
         install(device, commands, stream, entry, ste).map_err(|error| {
             // What the SMMU has taken in is unknown: the STE says abort, and if commands still work they say so too.
             // The caller hears of the first failure.
-            let _second = remove(device, commands, stream, entry);
+            if remove(device, commands, stream, entry).is_err() {
+                self.quarantine(device, entry);
+            }
             SmmuError::Command(error)
         })
     }
@@ -124,7 +136,8 @@ impl StreamTable {
     /// failed can be repeated.
     ///
     /// # Errors
-    /// The stream is out of range. Or the SMMU did not carry the commands out: it may still use the view.
+    /// The stream is out of range. Or the SMMU did not carry the commands out: it may still use the view, and the
+    /// stream, if it was attached, is quarantined.
     pub(super) fn detach<P: Platform, R: Registers>(
         &mut self,
         device: &Device<'_, P, R>,
@@ -132,10 +145,26 @@ impl StreamTable {
         stream: StreamId,
     ) -> Result<(), SmmuError> {
         self.check_range(stream)?;
-        match self.find(device, stream) {
-            Some(entry) => Ok(remove(device, commands, stream, entry)?),
-            None => Ok(()),
-        }
+        let Some(entry) = self.find(device, stream) else { return Ok(()) };
+        let attached = is_attached(device, entry);
+        remove(device, commands, stream, entry).map_err(|error| {
+            if attached {
+                self.quarantine(device, entry);
+            }
+            SmmuError::Command(error)
+        })
+    }
+
+    /// How many streams are out of use for good, and how many level-2 tables.
+    pub(super) const fn quarantined(&self) -> (u32, u32) {
+        (self.quarantined_streams, self.quarantined_tables)
+    }
+
+    /// Takes the stream of an STE that says abort out of use for good.
+    fn quarantine<P: Memory, R>(&mut self, device: &Device<'_, P, R>, entry: Pa) {
+        let word = &device.platform.words(entry, STE_WORDS)[1];
+        word.store(word.load() | STE1::SW_RESERVED::Quarantined.value);
+        self.quarantined_streams += 1;
     }
 
     fn check_range(&self, stream: StreamId) -> Result<(), SmmuError> {
@@ -166,7 +195,9 @@ impl StreamTable {
     /// Makes the level-2 table `stream` stands in, every STE of it with V=0, and gives back where the STE stands.
     ///
     /// The table is visible to the SMMU before the descriptor that leads to it. A level-1 descriptor can be cached
-    /// whatever it says, so CMD_CFGI_STE with Leaf=0 follows (§5.1.1).
+    /// whatever it says, so CMD_CFGI_STE with Leaf=0 follows (§5.1.1). Where that is not carried out the table is
+    /// unlinked again, so that the next attach does not take the SMMU to know it; and it stays out of use, since the
+    /// SMMU may.
     fn link_level2<P: Platform, R: Registers>(
         &mut self,
         device: &Device<'_, P, R>,
@@ -178,9 +209,15 @@ impl StreamTable {
         let table = block.into_pa();
         let descriptor = L1STD::SPAN::Stes64 + L1STD::L2PTR.val(table.0 >> L1STD::L2PTR.shift);
         let at = self.level1_descriptor(stream);
-        device.platform.words(at, 1)[0].store(descriptor.value);
-        device.make_visible(at, L1STD_BYTES);
-        commands.execute(device, [Command::CfgiSte { stream, leaf: false }])?;
+        let link = |value| {
+            device.platform.words(at, 1)[0].store(value);
+            device.make_visible(at, L1STD_BYTES);
+        };
+        link(descriptor.value);
+        commands.execute(device, [Command::CfgiSte { stream, leaf: false }]).inspect_err(|_| {
+            link(0);
+            self.quarantined_tables += 1;
+        })?;
         Ok(ste_in(table, stream.0 % (1 << SPLIT)))
     }
 }
@@ -193,6 +230,10 @@ fn ste_in(table: Pa, index: u32) -> Pa {
 fn is_attached<P: Memory, R>(device: &Device<'_, P, R>, entry: Pa) -> bool {
     let word = device.platform.words(entry, 1)[0].load();
     STE0::V.is_set(word) && STE0::CONFIG.read(word) != STE0::CONFIG::Value::Abort as u64
+}
+
+fn is_quarantined<P: Memory, R>(device: &Device<'_, P, R>, entry: Pa) -> bool {
+    STE1::SW_RESERVED.read(device.platform.words(entry, STE_WORDS)[1].load()) != 0
 }
 
 /// The one place an STE becomes valid (§3.21.3.1): V=0 and the body, visible; CFGI, SYNC; then word 0 with V=1 by a

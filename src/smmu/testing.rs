@@ -10,7 +10,9 @@ use std::vec::Vec;
 use crate::addr::Pa;
 use crate::fake::{Event, Fake, record};
 
+use super::errata::Errata;
 use super::features::{Bbml, Features, Httu, StallModel};
+use super::note::Notes;
 use super::registers::Registers;
 use super::spec::pages::{Register32, Register64};
 
@@ -42,6 +44,8 @@ pub(super) const QEMU_FEATURES: Features = Features {
     execute_never_by_level: true,
     forced_write_back: false,
     output_bits: 44,
+    errata: Errata::empty(),
+    notes: Notes::NONE,
 };
 
 /// An SMMU with hardware update, attribute override and 48-bit addresses.

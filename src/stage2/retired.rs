@@ -3,7 +3,7 @@
 use crate::addr::{PAGE_BYTES, Pa};
 use crate::frames::{FrameBlock, FrameReserve, Frames};
 use crate::hw::{Memory, Word};
-use crate::stage2::tree::{ENTRIES, free_table};
+use crate::stage2::tree::{ENTRIES, count_tables, free_table};
 
 /// Roots of unlinked sub-trees. A walker may still be reading those tables, so nothing may be written into them:
 /// the list lies in frames of its own, taken out of a reservation made when the log was started. It is full when
@@ -93,12 +93,83 @@ impl Retired {
     }
 
     /// Ends the list: what is still on it stays out of use for ever (an invalidation that covers it did not
-    /// complete), the rest of its memory is given back.
-    pub fn end(self, platform: &(impl Memory + Frames)) {
-        let empty = self.is_empty();
+    /// complete), and the list with it; the rest of its memory is given back. Says how many frames stay out of use.
+    pub fn end(self, platform: &(impl Memory + Frames)) -> u64 {
+        let left = if self.is_empty() { 0 } else { self.frames(platform) };
         platform.unreserve(self.reserve);
-        if empty && let Some(frame) = self.newest {
+        if left == 0
+            && let Some(frame) = self.newest
+        {
             platform.free(frame);
         }
+        left
+    }
+
+    /// How many frames the list and the sub-trees on it take.
+    fn frames(&self, memory: &impl Memory) -> u64 {
+        let mut at = self.newest.as_ref().map_or(0, |frame| frame.pa().0);
+        let (mut used, mut frames) = (self.used, 0);
+        while at != 0 {
+            let words = memory.words(Pa(at), ENTRIES);
+            let tables = words[1..used].iter().map(|word| {
+                let root = word.load();
+                count_tables(memory, Pa(root & !(PAGE_BYTES - 1)), (root & 0xf) as u8)
+            });
+            frames += 1 + tables.sum::<u64>();
+            (at, used) = (words[0].load(), ENTRIES);
+        }
+        frames
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    /// A table at level 2 over two at level 3.
+    fn subtree(fake: &Fake) -> Pa {
+        let [root, first, second] = [(); 3].map(|()| fake.alloc(0).unwrap().into_pa());
+        fake.fill(root, ENTRIES, |i| [first.0 | 3, second.0 | 3].get(i).copied().unwrap_or(0));
+        fake.fill(first, ENTRIES, |_| 0);
+        fake.fill(second, ENTRIES, |_| 0);
+        root
+    }
+
+    #[test]
+    fn frames_that_stay_out_of_use_are_counted_with_their_list() {
+        let fake = Fake::new(16);
+        let mut retired = Retired::new(fake.reserve(2).unwrap());
+        for _ in 0..2 {
+            let root = subtree(&fake);
+            assert!(retired.push(&fake, root, 2));
+        }
+        let free = fake.free_frames();
+        // Two sub-trees of three, and the frame that lists them; the other frame of the reservation comes back.
+        assert_eq!(retired.end(&fake), 7);
+        assert_eq!(fake.free_frames(), free + 1);
+    }
+
+    #[test]
+    fn list_that_was_freed_leaves_nothing() {
+        let fake = Fake::new(16);
+        let free = fake.free_frames();
+        let mut retired = Retired::new(fake.reserve(2).unwrap());
+        let root = subtree(&fake);
+        assert!(retired.push(&fake, root, 2));
+        assert_eq!(retired.free(&fake, u64::MAX), 3);
+        assert_eq!(retired.end(&fake), 0);
+        assert_eq!(fake.free_frames(), free);
+    }
+
+    #[test]
+    fn list_of_several_frames_is_counted_whole() {
+        let fake = Fake::new(520);
+        let mut retired = Retired::new(fake.reserve(2).unwrap());
+        for _ in 0..ENTRIES {
+            let table = fake.alloc(0).unwrap().into_pa();
+            assert!(retired.push(&fake, table, 3));
+        }
+        assert_eq!(retired.end(&fake), ENTRIES as u64 + 2);
     }
 }

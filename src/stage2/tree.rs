@@ -218,6 +218,15 @@ impl Tree {
         }
     }
 
+    /// Leaves the tree as it is, for ever: a walker may still use it. Says how many frames that takes out of use, besides
+    /// tables that were unlinked before.
+    pub(crate) fn abandon(self, memory: &impl Memory) -> u64 {
+        let roots = 1 << self.format.root_order();
+        (0..roots)
+            .map(|i| count_tables(memory, self.root.offset(i * PAGE_BYTES), self.format.start_level()))
+            .sum()
+    }
+
     /// Gives all frames of the tree back. No walker uses it any more, and its VMID has been invalidated.
     pub fn free(self, platform: &(impl Memory + Frames)) {
         let level = self.format.start_level();
@@ -256,6 +265,15 @@ pub(crate) fn remove_leaves(
         }
     }
     leaves
+}
+
+/// How many tables there are from the one at `level` down.
+pub(crate) fn count_tables(memory: &impl Memory, table: Pa, level: u8) -> u64 {
+    let below = |word: &_| match Entry::at(level, Word::load(word)) {
+        Entry::Table(next) => count_tables(memory, next, level + 1),
+        _ => 0,
+    };
+    1 + if level < 3 { memory.words(table, ENTRIES).iter().map(below).sum() } else { 0 }
 }
 
 /// Gives back a table at `level` that no walker can reach, and all tables below it; says how many they were.

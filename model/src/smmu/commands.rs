@@ -14,6 +14,12 @@ use crate::update::{Walker, Walkers};
 const ILLEGAL: u8 = 1;
 /// CERROR_ABT.
 const FETCH_ABORT: u8 = 2;
+/// CERROR_ATC_INV_SYNC.
+const ATC_INVALIDATE_SYNC: u8 = 3;
+/// CMD_SYNC.
+const SYNC: u64 = 0x46;
+/// As many commands of one kind as may follow each other on a part that minds.
+const MOST_OF_A_KIND: u32 = 63;
 
 /// Bits `low` and up of `word`, as many as `count`.
 const fn bits(word: u64, low: u32, count: u32) -> u64 {
@@ -34,9 +40,11 @@ impl Core {
             return;
         }
         let pa = self.command_pa(self.smmu.cmdq_cons);
-        let outcome = match (self.smmu.failures.pop_front(), self.fetch(pa), self.fetch(pa + 8)) {
-            (Some(code), ..) => Err(code),
-            (None, Some(word0), Some(word1)) => self.execute([word0, word1]),
+        let outcome = match (self.fetch(pa), self.fetch(pa + 8)) {
+            (Some(word0), Some(word1)) => match self.failure_of(word0) {
+                Some(code) => Err(code),
+                None => self.execute([word0, word1]).inspect(|consumed| self.note_run(word0, *consumed)),
+            },
             _ => Err(FETCH_ABORT),
         };
         match outcome {
@@ -53,6 +61,30 @@ impl Core {
                 self.smmu.gerror ^= CMDQ_ERR;
             }
         }
+    }
+
+    /// The error that the command is to be answered with; that of an ATC invalidation is a CMD_SYNC's (§7.1).
+    fn failure_of(&mut self, word0: u64) -> Option<u8> {
+        let waits = |code: &u8| *code == ATC_INVALIDATE_SYNC && word0 & 0xff != SYNC;
+        if self.smmu.failures.front().is_some_and(waits) { None } else { self.smmu.failures.pop_front() }
+    }
+
+    /// Looks at what was consumed since the last CMD_SYNC, on a part that minds.
+    fn note_run(&mut self, word0: u64, consumed: bool) {
+        if !consumed || !self.parameters.smmu.sync_between {
+            return;
+        }
+        let (opcode, (before, count)) = (word0 & 0xff, self.smmu.run);
+        let most = MOST_OF_A_KIND.min(Smmu::ring_mask(self.smmu.cmdq_base) / 2).max(1);
+        if opcode == SYNC {
+            self.smmu.run = (SYNC, 0);
+            return;
+        }
+        if count > 0 && (opcode != before || count >= most) {
+            let account = format!("command {opcode:#x} follows {count} of {before:#x}");
+            self.alarm(Rule::NoSyncBetween, account);
+        }
+        self.smmu.run = (opcode, count + 1);
     }
 
     /// The word at `pa` as the SMMU finds it.
@@ -85,7 +117,7 @@ impl Core {
             }
             0x30 => self.smmu.invalidations.push((Reach::All, step)),
             0x46 => {
-                if self.random.coin() {
+                if self.smmu.syncs_held || self.random.coin() {
                     return Ok(false);
                 }
                 self.sync();
@@ -126,7 +158,12 @@ impl Core {
         for (reach, begun) in std::mem::take(&mut self.smmu.invalidations) {
             self.memory.forget_cleans();
             self.complete_covered(Walkers::Smmu, reach, begun);
-            self.smmu.tlb.remove(reach, begun);
+            if self.parameters.smmu.outliving {
+                let Self { smmu, random, tally, .. } = self;
+                tally.outlived += smmu.tlb.remove_most(reach, begun, random);
+            } else {
+                self.smmu.tlb.remove(reach, begun);
+            }
             self.smmu.reset_tlb &= !matches!(reach, Reach::All);
         }
         for invalidation in std::mem::take(&mut self.smmu.config_invalidations) {

@@ -13,6 +13,7 @@ const fn number(reason: Reason) -> Option<u64> {
         Reason::Disabled | Reason::SteAborts => None,
         Reason::BadStream => Some(0x02),
         Reason::BadSte => Some(0x04),
+        Reason::CalledTranslated => Some(0x07),
         Reason::External => Some(0x0b),
         Reason::Translation => Some(0x10),
         Reason::Permission => Some(0x13),
@@ -28,6 +29,7 @@ impl Core {
         if prod.wrapping_sub(cons) & mask > mask / 2 {
             // Full: OVFLG becomes the opposite of OVACKFLG.
             self.smmu.eventq_prod = prod | !self.smmu.eventq_cons & OVERFLOW;
+            self.tally.records_lost += 1;
             return;
         }
         let translated = number >= 0x10;
@@ -38,9 +40,10 @@ impl Core {
         let pa = (self.smmu.eventq_base & 0x00ff_ffff_ffff_ffe0) + u64::from(prod & mask >> 1) * 32;
         for (i, word) in record.into_iter().enumerate() {
             if let Some(at) = self.index(pa + i as u64 * 8) {
-                self.memory.hardware_store(at, word);
+                self.memory.record_store(at, word);
             }
         }
+        self.tally.records += 1;
         self.smmu.eventq_prod = (prod + 1) & mask | self.smmu.eventq_prod & OVERFLOW;
     }
 }

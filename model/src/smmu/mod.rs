@@ -1,6 +1,7 @@
 //! The SMMU (IHI 0070): registers that answer late, a Command queue worked off one command at a time, and what it
 //! keeps of the stream table and of translations.
 
+mod ats;
 mod commands;
 mod events;
 mod registers;
@@ -19,6 +20,8 @@ const SMMUEN: u32 = 0x1;
 const EVENTQEN: u32 = 0x4;
 /// CR0.CMDQEN.
 const CMDQEN: u32 = 0x8;
+/// CR0.ATSCHK.
+const ATSCHK: u32 = 0x10;
 /// GBPA.ABORT.
 const ABORT: u32 = 0x10_0000;
 /// GBPA.UPDATE.
@@ -61,6 +64,10 @@ pub(crate) struct Smmu {
     pub dead_from: Option<u64>,
     /// Errors that the next commands are answered with.
     pub failures: VecDeque<u8>,
+    /// No CMD_SYNC completes.
+    pub syncs_held: bool,
+    /// The last command's number, and how many of it were consumed since the last CMD_SYNC.
+    run: (u64, u32),
 }
 
 impl Smmu {
@@ -94,6 +101,8 @@ impl Smmu {
             reset_tlb: true,
             dead_from: None,
             failures: VecDeque::new(),
+            syncs_held: false,
+            run: (0, 0),
         }
     }
 
@@ -112,6 +121,7 @@ fn identification(parameters: &SmmuParameters) -> [u32; 6] {
     // S2P, S1P, TTF=AArch64, ASID16, TTENDIAN=little, STALL_MODEL=terminate, TERM_MODEL.
     let idr0 = 0x0540_100b
         | flag(parameters.coherent, 4)
+        | flag(parameters.ats, 10)
         | u32::from(parameters.httu) << 6
         | flag(parameters.vmid16, 18)
         | flag(parameters.two_level, 27);
@@ -120,8 +130,13 @@ fn identification(parameters: &SmmuParameters) -> [u32; 6] {
     let idr3 = 0x10 | flag(parameters.range_invalidation, 10) | u32::from(parameters.bbml) << 11;
     // 48-bit addresses, 4 KiB granule.
     let idr5 = 0x15;
-    let aidr = if parameters.range_invalidation && parameters.bbml > 0 { 2 } else { 1 };
-    [idr0, idr1, idr3, idr5, 0, aidr]
+    // Access flags of tables are of SMMUv3.4, which SMMUv3.3 may have as well (§2.9).
+    let aidr = match parameters.httu {
+        3 => 3,
+        _ if parameters.range_invalidation && parameters.bbml > 0 => 2,
+        _ => 1,
+    };
+    [idr0, idr1, idr3, idr5, parameters.iidr, aidr]
 }
 
 impl Core {

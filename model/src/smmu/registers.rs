@@ -2,19 +2,21 @@
 
 use strandline::smmu::spec::pages::{Register32, Register64};
 
-use super::{ABORT, CMDQ_ERR, CMDQEN, EVENTQEN, SMMUEN, Smmu, UPDATE};
+use super::{ABORT, ATSCHK, CMDQ_ERR, CMDQEN, EVENTQEN, SMMUEN, Smmu, UPDATE};
 use crate::alarm::Rule;
 use crate::core::Core;
 use crate::journal::Happening;
 use crate::memory::Observer;
 
-/// Bits of CR0 that are there: SMMUEN, EVENTQEN, CMDQEN.
+/// Bits of CR0 that are there in any SMMU: SMMUEN, EVENTQEN, CMDQEN.
 const CR0_BITS: u32 = SMMUEN | EVENTQEN | CMDQEN;
+/// IDR0.ATS.
+const ATS: u32 = 0x400;
 
 impl Smmu {
     /// Answers handshakes that wait.
     pub fn answer(&mut self) {
-        self.cr0ack = self.cr0 & CR0_BITS;
+        self.cr0ack = self.cr0;
         self.irq_ctrlack = self.irq_ctrl;
         self.gbpa &= !UPDATE;
     }
@@ -55,7 +57,7 @@ impl Smmu {
 
     fn set(&mut self, register: Register32, value: u32) {
         match register {
-            Register32::Cr0 => self.cr0 = value & CR0_BITS,
+            Register32::Cr0 => self.cr0 = value & (CR0_BITS | if self.id[0] & ATS != 0 { ATSCHK } else { 0 }),
             Register32::Cr1 => self.cr1 = value,
             Register32::Cr2 => self.cr2 = value,
             Register32::Gbpa => self.gbpa = value,
@@ -154,6 +156,7 @@ impl Core {
                 let account = format!("CMDQ_PROD is made {new:#x}, the command at {pa:#x} is not visible");
                 self.alarm(Rule::CommandNotVisible, account);
             }
+            self.check_told_of(pa);
             index = (index + 1) & mask;
         }
     }

@@ -3,15 +3,21 @@
 use super::{SMMUEN, Smmu};
 use crate::alarm::Rule;
 use crate::core::Core;
+use crate::memory::Observer;
 use crate::truth::Reason;
 use crate::walk::Regime;
 
 /// Fields of word 2 in which STEs of one VMID must agree (§5.2.1): all but S2S and S2R.
 const AGREED: u64 = !0x0600_0000_0000_0000;
+/// CMD_CFGI_STE.
+const CFGI_STE: u64 = 0x03;
 /// S2HD.
 const S2HD: u64 = 0x0080_0000_0000_0000;
 /// S2HA.
 const S2HA: u64 = 0x0100_0000_0000_0000;
+/// S2IR0 and S2OR0, and both write-back.
+const CACHEABILITY: u64 = 0x0000_0f00_0000_0000;
+const WRITE_BACK: u64 = 0x0000_0500_0000_0000;
 /// S2AA64.
 const S2AA64: u64 = 0x0008_0000_0000_0000;
 
@@ -21,6 +27,8 @@ pub(super) struct CachedSte {
     stream: u32,
     words: [u64; 8],
     born: u64,
+    /// It has outlived a CMD_CFGI_*; it does not outlive another.
+    spared: bool,
 }
 
 /// A CMD_CFGI_* that no CMD_SYNC has completed.
@@ -65,18 +73,40 @@ impl CachedSte {
 impl Core {
     /// The tree that `stream` goes through, by a cached STE or the one in memory.
     pub fn stream_regime(&mut self, stream: u32) -> Result<Regime, Reason> {
-        if !self.smmu.translates() {
-            return Err(Reason::Disabled);
-        }
-        let cached = self.smmu.stes.iter().find(|s| s.stream == stream).copied();
-        let ste = match cached {
-            Some(ste) => ste,
-            None => self.fetch_ste(stream)?,
-        };
-        match ste.decode() {
+        match self.ste_of(stream)?.decode() {
             Decoded::Regime(regime) => Ok(regime),
             Decoded::Refused(reason) => Err(reason),
         }
+    }
+
+    /// What the STE of `stream` says of ATS (STE.EATS).
+    pub(super) fn translated_allowed(&mut self, stream: u32) -> Result<bool, Reason> {
+        let ste = self.ste_of(stream)?;
+        match ste.decode() {
+            Decoded::Regime(_) => Ok(ste.words[1] >> 28 & 3 != 0),
+            Decoded::Refused(reason) => Err(reason),
+        }
+    }
+
+    fn ste_of(&mut self, stream: u32) -> Result<CachedSte, Reason> {
+        if !self.smmu.translates() {
+            return Err(Reason::Disabled);
+        }
+        match self.smmu.stes.iter().find(|s| s.stream == stream).copied() {
+            Some(ste) => Ok(ste),
+            None => self.fetch_ste(stream),
+        }
+    }
+
+    /// A word of the stream table as the SMMU finds it.
+    fn fetch_structure(&mut self, pa: u64) -> Result<u64, Reason> {
+        let at = self.index(pa).ok_or(Reason::External)?;
+        let look = self.memory.look(Observer::Smmu, at, &mut self.random);
+        if look.premature {
+            let account = format!("the SMMU reads {:#x} at {pa:#x}, filled but not visible", look.value);
+            self.alarm(Rule::StreamTableNotVisible, account);
+        }
+        Ok(look.value)
     }
 
     fn fetch_ste(&mut self, stream: u32) -> Result<CachedSte, Reason> {
@@ -84,14 +114,15 @@ impl Core {
         let mut words = [0; 8];
         let first = self.random.index(8);
         for i in (0..8).map(|i| (i + first) % 8) {
-            words[i] = self.fetch(pa + i as u64 * 8).ok_or(Reason::External)?;
+            words[i] = self.fetch_structure(pa + i as u64 * 8)?;
         }
-        let ste = CachedSte { stream, words, born: self.step };
+        let ste = CachedSte { stream, words, born: self.step, spared: false };
         if let Some(why) = self.illegal(&ste) {
             let account = format!("stream {stream:#x} has {words:#x?}: {why}");
             self.alarm(Rule::IllegalSte, account);
             return Err(Reason::BadSte);
         }
+        self.check_update(&ste);
         self.check_agreement(&ste);
         // An STE with V=0 may be kept as well (§5.2).
         self.smmu.stes.push(ste);
@@ -108,6 +139,37 @@ impl Core {
             (word2 & 0xff00 != 0 && !smmu.vmid16, "a VMID of 16 bits"),
         ];
         rules.into_iter().find(|(broken, _)| ste.translates() && *broken).map(|(_, why)| why)
+    }
+
+    /// Hardware update needs coherent accesses, cacheable and write-back; what it does otherwise nobody says.
+    fn check_update(&mut self, ste: &CachedSte) {
+        let word2 = ste.words[2];
+        let coherent = self.parameters.smmu.coherent && word2 & CACHEABILITY == WRITE_BACK;
+        if ste.translates() && word2 & S2HA != 0 && !coherent {
+            let account = format!("stream {:#x} has S2HA in {word2:#x}", ste.stream);
+            self.alarm(Rule::UpdateNotCoherent, account);
+        }
+    }
+
+    /// The command at `pa` is submitted: where it tells the SMMU of an STE, that is visible.
+    pub(super) fn check_told_of(&mut self, pa: u64) {
+        let word = |core: &Self, pa| core.index(pa).map(|at| core.memory.newest(at));
+        let Some(command) = word(self, pa).filter(|command| command & 0xff == CFGI_STE) else { return };
+        let stream = (command >> 32) as u32;
+        let (base, config) = (self.smmu.strtab_base & 0x00ff_ffff_ffff_ffc0, self.smmu.strtab_base_cfg);
+        let split = config >> 6 & 0x1f;
+        let (descriptor, first) = if config >> 16 & 3 == 0 {
+            (None, base + u64::from(stream) * 64)
+        } else {
+            let at = base + u64::from(stream >> split) * 8;
+            let table = word(self, at).unwrap_or(0) & 0x00ff_ffff_ffff_ffc0;
+            (Some(at), table + u64::from(stream & ((1 << split) - 1)) * 64)
+        };
+        let hidden = |pa: &u64| self.index(*pa).is_some_and(|at| self.memory.is_unseen(Observer::Smmu, at));
+        if let Some(pa) = descriptor.into_iter().chain((0..8).map(|i| first + i * 8)).find(hidden) {
+            let account = format!("CMD_CFGI_STE of {stream:#x} is submitted, {pa:#x} is not visible");
+            self.alarm(Rule::StreamTableNotVisible, account);
+        }
     }
 
     fn check_agreement(&mut self, ste: &CachedSte) {
@@ -152,14 +214,21 @@ impl Core {
         if let Some((_, descriptor, _)) = self.smmu.level1.iter().find(|(at, ..)| *at == pa) {
             return Ok(*descriptor);
         }
-        let descriptor = self.fetch(pa).ok_or(Reason::External)?;
+        let descriptor = self.fetch_structure(pa)?;
         self.smmu.level1.push((pa, descriptor, self.step));
         Ok(descriptor)
     }
 
     pub(super) fn forget_config(&mut self, invalidation: ConfigInvalidation) {
         let ConfigInvalidation { stream, leaf, begun } = invalidation;
-        self.smmu.stes.retain(|s| s.born > begun || stream.is_some_and(|of| of != s.stream));
+        let Self { smmu, random, tally, parameters, .. } = self;
+        smmu.stes.retain_mut(|s| {
+            let covered = s.born <= begun && stream.is_none_or(|of| of == s.stream);
+            let stays = covered && parameters.smmu.outliving && !s.spared && random.coin();
+            s.spared |= stays;
+            tally.outlived += u64::from(stays);
+            !covered || stays
+        });
         if !leaf {
             self.smmu.level1.retain(|(.., born)| *born > begun);
         }

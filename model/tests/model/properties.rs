@@ -21,6 +21,8 @@ const EVEN: Mix = Mix {
 };
 /// With an SMMU that stops answering now and then.
 const FATAL: Mix = Mix { death: 64, mixed: 256, replug: 96, ..EVEN };
+/// SMMU_IIDR of an MMU-700 r1p0.
+const MMU_700: u32 = 0x4871_043b;
 /// Steps of a life.
 const STEPS: u64 = 60;
 /// Seeds within which mischief must be caught.
@@ -47,6 +49,17 @@ fn exact(seed: u64) -> Parameters {
     parameters.smmu.bbml = [2, 1, 2, 0, 2, 1, 2][(seed % 7) as usize];
     parameters.smmu.vmid16 = !seed.is_multiple_of(9);
     parameters.smmu.two_level = !seed.is_multiple_of(11);
+    parameters
+}
+
+/// The machine of a seed whose SMMU differs from the main line in all that a seed says.
+fn strange(seed: u64) -> Parameters {
+    let mut parameters = machine(seed);
+    let smmu = &mut parameters.smmu;
+    (smmu.vmid16, smmu.two_level) = (!seed.is_multiple_of(3), !seed.is_multiple_of(7));
+    (smmu.ats, smmu.outliving) = (seed % 3 == 1, seed % 6 > 2);
+    smmu.sync_between = seed % 5 < 2;
+    smmu.iidr = if smmu.sync_between { MMU_700 } else { 0 };
     parameters
 }
 
@@ -122,6 +135,16 @@ fn hardware_that_stops_answering_makes_the_log_untrusted() {
     assert!(met.deaths > 350 && met.untrusted_syncs > 120 && met.syncs > 900);
     assert!(met.dead_starts > 30 && met.dead_stops > 45 && met.dead_unmaps > 30 && met.dead_detaches > 1);
     assert!(met.quarantined > 200);
+}
+
+#[test]
+fn strange_smmus_keep_all_promises_too() {
+    let met = lives(80_000..80_200, Mix { death: 8, replug: 128, ..EVEN }, strange);
+    assert!(met.tally.outlived > 18_000 && met.tally.translated_refused > 9_000);
+    assert!(met.tally.lines_cleaned > 130_000 && met.tally.stale_hits > 7_500 && met.tally.races > 1_000);
+    assert!(met.syncs > 2_200 && met.clears > 700 && met.splits > 1_100 && met.merges > 1_000);
+    assert!(met.attaches_under_log > 400 && met.detaches_under_log > 500 && met.unmaps_under_log > 400);
+    assert!(met.deaths > 90 && met.quarantined > 35);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use arrayvec::ArrayVec;
+use strandline::smmu::Errata;
 
 use super::memory::push;
 use super::tree::{Cells, Place, Tree};
@@ -236,7 +237,7 @@ pub struct SmmuNode {
     pub gerror: Option<Interrupt>,
     /// How others refer to it.
     pub phandle: Option<u32>,
-    /// The compatible string it was recognised by.
+    /// The compatible string that tells of its errata, or else the one it was recognised by.
     pub compatible: &'static str,
 }
 
@@ -268,6 +269,6 @@ fn read_smmu(place: &Place, gic: &Gic) -> Result<SmmuNode, TreeError> {
         event: gic.named_interrupt(place, "eventq")?.or(combined),
         gerror: gic.named_interrupt(place, "gerror")?.or(combined),
         phandle: place.phandle()?,
-        compatible: "arm,smmu-v3",
+        compatible: place.compatible_with(Errata::COMPATIBLE).unwrap_or("arm,smmu-v3"),
     })
 }

@@ -39,6 +39,11 @@ register_bitfields![u64,
 
     /// STE word 1, bits [127:64].
     pub STE1 [
+        /// Bits [87:84]: software's own, ignored by the SMMU.
+        SW_RESERVED OFFSET(20) NUMBITS(4) [
+            /// The stream is out of use for good.
+            Quarantined = 1
+        ],
         /// Bits [93:92]: ATS.
         EATS OFFSET(28) NUMBITS(2) [
             /// Translation requests are refused and, with CR0.ATSCHK=1, translated traffic is aborted.
@@ -117,7 +122,9 @@ mod tests {
         assert_eq!(STE0::V::SET.value, 0x1);
         assert_eq!(mask!(STE0::CONFIG), 0xe);
         assert_eq!(STE0::CONFIG::Stage2.value, 0xc);
-        // Bits 93:92 and 109:108 of the entry.
+        // Bits 87:84, 93:92 and 109:108 of the entry.
+        assert_eq!(mask!(STE1::SW_RESERVED), 0x0000_0000_00f0_0000);
+        assert_eq!(STE1::SW_RESERVED::Quarantined.value, 0x0000_0000_0010_0000);
         assert_eq!(mask!(STE1::EATS), 0x0000_0000_3000_0000);
         assert_eq!(mask!(STE1::SHCFG), 0x0000_3000_0000_0000);
         assert_eq!(STE1::SHCFG::Incoming.value, 0x0000_1000_0000_0000);

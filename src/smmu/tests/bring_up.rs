@@ -254,3 +254,41 @@ fn statistics_count_bring_up() {
         (0, 0, 0, 0)
     );
 }
+
+/// Frames that bring-up takes with queues of `2^command_bits` commands and `2^event_bits` records.
+fn frames_taken(command_bits: u32, event_bits: u32) -> usize {
+    let memory = Fake::new(64);
+    let hardware = FakeSmmu::new(&memory);
+    let free = memory.free_frames();
+    let options =
+        Options { command_queue_bits: command_bits, event_queue_bits: event_bits, ..small_options() };
+    let _smmu = Smmu::new(&memory, &hardware, &options).unwrap();
+    free - memory.free_frames()
+}
+
+#[test]
+fn queues_take_the_frames_their_entries_need() {
+    // The stream table, commands of 16 bytes, records of 32: 256 and 128 of them to a frame.
+    assert_eq!(frames_taken(8, 7), 3);
+    assert_eq!(frames_taken(10, 7), 1 + 4 + 1);
+    assert_eq!(frames_taken(8, 10), 1 + 1 + 8);
+}
+
+#[test]
+fn stream_table_takes_the_frames_its_first_level_needs() {
+    let taken = |idr0, stream_bits| {
+        let memory = Fake::new(128);
+        let hardware = FakeSmmu::new(&memory).with(Register32::Idr0, idr0);
+        let free = memory.free_frames();
+        let _smmu = Smmu::new(&memory, &hardware, &Options { stream_bits, ..small_options() }).unwrap();
+        // A frame for each queue.
+        free - memory.free_frames() - 2
+    };
+    // Two levels: 2^(bits - 6) descriptors of 8 bytes.
+    assert_eq!(taken(0x0d44_101b, 8), 1);
+    assert_eq!(taken(0x0d44_101b, 16), 2);
+    // Linear: STEs of 64 bytes.
+    assert_eq!(taken(0x0544_101b, 6), 1);
+    assert_eq!(taken(0x0544_101b, 8), 4);
+    assert_eq!(taken(0x0544_101b, 10), 16);
+}

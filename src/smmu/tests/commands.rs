@@ -4,7 +4,7 @@ use super::*;
 use crate::addr::StreamId;
 use crate::fake::Event::{Barrier, Clean, Register, Store};
 use crate::hw::Barrier::{DsbSt, DsbSy};
-use crate::hw::{DmaTlb, DmaTlbError, Scope};
+use crate::hw::{CommandCounts, DmaTlb, DmaTlbError, Scope};
 use crate::smmu::spec::command::{Command, RawCommand};
 use crate::smmu::spec::pages::Register32;
 use crate::smmu::{CommandError, GlobalErrors, SmmuError};
@@ -285,4 +285,7 @@ fn commands_are_counted_by_kind() {
     assert_eq!(after.commands - before.commands, 5);
     assert_eq!((after.tlbi_vmall, after.tlbi_ipa), (1, 2));
     assert_eq!(after.syncs - before.syncs, 2);
+    // The same as the seam tells it.
+    let told = CommandCounts { all: after.commands, tlbi_vmall: 1, tlbi_ipa: 2, syncs: after.syncs };
+    assert_eq!(smmu.commands(), told);
 }

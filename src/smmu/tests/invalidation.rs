@@ -46,7 +46,7 @@ fn range_is_one_batch_with_one_sync() {
 fn ranges_taken_away_by_the_board_are_not_used() {
     let memory = Fake::new(8);
     let hardware = FakeSmmu::new(&memory);
-    let limits = Limits { range_invalidation: false, ..Limits::default() };
+    let limits = Limits { range_invalidation: Some(false), ..Limits::default() };
     let smmu = up_with(&memory, &hardware, &Options { limits, ..small_options() });
     smmu.invalidate(Vmid(5), range(0x4000_0000, 2)).unwrap();
     let expected = [[0x5_0000_002a, 0x4000_0001], [0x5_0000_002a, 0x4000_1001], [0x46, 0]];

@@ -2,6 +2,7 @@
 
 mod bring_up;
 mod commands;
+mod errata;
 mod events;
 mod invalidation;
 mod streams;

@@ -7,7 +7,7 @@ use crate::fake::Event::{Barrier, Clean, Fill, Register, Store};
 use crate::frames::Frames;
 use crate::hw::Barrier::{DsbSt, DsbSy};
 use crate::smmu::spec::pages::Register32;
-use crate::smmu::{CommandError, SmmuError, Stage2Error, ViewSte};
+use crate::smmu::{CommandError, Quarantined, SmmuError, Stage2Error, ViewSte};
 
 const STREAM: StreamId = StreamId(0x41);
 /// Level-1 descriptor 1, STE 1 of its table.
@@ -255,6 +255,11 @@ fn attach_the_smmu_did_not_confirm_leaves_the_stream_aborting() {
     let error = smmu.attach(STREAM, &view(&smmu));
     assert!(matches!(error, Err(SmmuError::Command(CommandError::Timeout { .. }))), "{error:?}");
     assert_eq!(memory.read(STE), 0x1);
+    // SW_RESERVED, bits [87:84], which the SMMU ignores.
+    assert_eq!(memory.read(STE.offset(8)), 0x0010_0000);
+    hardware.catch_up();
+    assert_eq!(smmu.attach(STREAM, &view(&smmu)), Err(SmmuError::StreamQuarantined(STREAM)));
+    assert_eq!(smmu.quarantined(), Quarantined { streams: 1, ..Quarantined::default() });
 }
 
 #[test]
@@ -271,20 +276,58 @@ fn refused_cfgi_fails_the_attach_and_leaves_the_stream_aborting() {
     // The refused one (now a SYNC), its SYNC, then the abort made known.
     assert_eq!(hardware.take_consumed(), [SYNC, SYNC, CFGI, SYNC]);
     assert_eq!(smmu.attach(STREAM, &view(&smmu)), Ok(()));
+    assert_eq!(smmu.quarantined(), Quarantined::default());
 }
 
 #[test]
-fn detach_that_timed_out_can_be_repeated() {
+fn detach_that_timed_out_can_be_repeated_and_the_stream_stays_out_of_use() {
     let memory = Fake::new(8);
     let hardware = FakeSmmu::new(&memory);
     let smmu = up(&memory, &hardware);
     smmu.attach(STREAM, &view(&smmu)).unwrap();
     hardware.set_dead(true);
     assert!(smmu.detach(STREAM).is_err());
+    assert!(smmu.detach(STREAM).is_err());
     hardware.catch_up();
     hardware.take_consumed();
     assert_eq!(smmu.detach(STREAM), Ok(()));
     assert_eq!(hardware.take_consumed(), [CFGI, SYNC]);
+    assert_eq!(smmu.attach(STREAM, &view(&smmu)), Err(SmmuError::StreamQuarantined(STREAM)));
+    assert_eq!(smmu.quarantined(), Quarantined { streams: 1, ..Quarantined::default() });
+    // Its neighbours are not concerned.
+    assert_eq!(smmu.attach(StreamId(0x42), &view(&smmu)), Ok(()));
+}
+
+#[test]
+fn detach_of_a_stream_that_was_not_attached_quarantines_nothing() {
+    let memory = Fake::new(8);
+    let hardware = FakeSmmu::new(&memory);
+    let smmu = up(&memory, &hardware);
+    smmu.attach(StreamId(0x40), &view(&smmu)).unwrap();
+    hardware.set_dead(true);
+    assert!(smmu.detach(STREAM).is_err());
+    hardware.catch_up();
+    assert_eq!(smmu.quarantined(), Quarantined::default());
+    assert_eq!(smmu.attach(STREAM, &view(&smmu)), Ok(()));
+}
+
+#[test]
+fn level_2_table_the_smmu_did_not_take_note_of_is_unlinked_and_out_of_use() {
+    let memory = Fake::new(8);
+    let hardware = FakeSmmu::new(&memory);
+    let smmu = up(&memory, &hardware);
+    let free = memory.free_frames();
+    hardware.set_dead(true);
+    assert!(smmu.attach(STREAM, &view(&smmu)).is_err());
+    assert_eq!(memory.read(DESCRIPTOR), 0);
+    assert_eq!(smmu.quarantined(), Quarantined { frames: 1, ..Quarantined::default() });
+    assert_eq!(memory.free_frames(), free - 1);
+    hardware.catch_up();
+    hardware.take_consumed();
+    // Another table, and the SMMU is told of it.
+    assert_eq!(smmu.attach(STREAM, &view(&smmu)), Ok(()));
+    assert_eq!(memory.read(DESCRIPTOR), 0x1_4000_4007);
+    assert_eq!(hardware.take_consumed()[..2], [[0x0000_0041_0000_0003, 0], SYNC]);
 }
 
 #[test]

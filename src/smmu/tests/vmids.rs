@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::smmu::spec::pages::Register32;
-use crate::smmu::{CommandError, SmmuError};
+use crate::smmu::{CommandError, Quarantined, SmmuError};
 
 #[test]
 fn vmid_is_invalidated_before_first_use_and_after_last() {
@@ -29,8 +29,11 @@ fn vmid_whose_last_invalidation_failed_is_never_given_out_again() {
         assert_eq!(smmu.alloc_vmid(), Ok(Vmid(vmid)));
     }
     assert_eq!(smmu.alloc_vmid(), Err(SmmuError::OutOfVmids));
-    assert_eq!(smmu.free_vmid(Vmid(1)), Ok(()));
-    assert_eq!(smmu.alloc_vmid(), Ok(Vmid(1)));
+    assert_eq!(smmu.free_vmid(Vmid(1)), Err(SmmuError::VmidQuarantined(Vmid(1))));
+    assert_eq!(smmu.alloc_vmid(), Err(SmmuError::OutOfVmids));
+    assert_eq!(smmu.quarantined(), Quarantined { vmids: 1, ..Quarantined::default() });
+    assert_eq!(smmu.free_vmid(Vmid(2)), Ok(()));
+    assert_eq!(smmu.alloc_vmid(), Ok(Vmid(2)));
 }
 
 #[test]

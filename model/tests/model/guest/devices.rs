@@ -3,7 +3,7 @@
 use strandline::addr::Vmid;
 use strandline::address_space::SpaceError;
 use strandline::dirty_log::{AttachError, Weakening};
-use strandline::smmu::{Httu, Stage2Config};
+use strandline::smmu::{Httu, SmmuError, Stage2Config};
 use strandline::stage2::{DmaWalker, MapError};
 use strandline_abi::{DmaTier, LogState};
 use strandline_model::Source;
@@ -94,6 +94,8 @@ impl Guest<'_> {
         let answered = self.answers();
         match self.smmu.attach(STREAMS[stream], &ste) {
             Ok(()) => self.machine().set_active(STREAMS[stream], true),
+            // The SMMU did not confirm an earlier detach: the device rests for good.
+            Err(SmmuError::StreamQuarantined(_)) if self.smmu.quarantined().streams > 0 => {}
             Err(_) if self.excused(answered) => {}
             Err(error) => return Err(error.to_string()),
         }

@@ -16,7 +16,7 @@ use strandline::address_space::AddressSpace;
 use strandline::dirty_log::DirtyLog;
 use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{Barrier, Cpu, Tlbi};
-use strandline::smmu::{Options, Smmu};
+use strandline::smmu::{Errata, Options, Smmu};
 use strandline::stage2::Format;
 use strandline_abi::{CpuTier, DmaTier, LogState};
 use strandline_model::{Machine, Parameters, Window};
@@ -195,6 +195,7 @@ impl<'a> Guest<'a> {
         let view = space.cpu_view();
         self.host.tlbi(view.walker.vttbr(&view.tree), Tlbi::VmallS12E1Is);
         self.host.barrier(Barrier::DsbIsh);
+        let accounted = space.quarantined_frames();
         space.free(self.host);
         self.check()?;
         let free = self.machine().free_frames();
@@ -203,6 +204,9 @@ impl<'a> Guest<'a> {
             return Err(format!(
                 "half done: {baseline} frames were free before the VM, {free} after it, {quarantined} quarantined"
             ));
+        }
+        if accounted != quarantined as u64 {
+            return Err(format!("{quarantined} frames are quarantined, the library says {accounted}"));
         }
         let statistics = self.log.statistics();
         if statistics.pages_reported != self.met.reported {
@@ -222,7 +226,8 @@ impl<'a> Guest<'a> {
 pub fn live(parameters: Parameters, mischief: Mischief, mix: Mix, steps: u64) -> Result<Met, String> {
     let host = Host::new(Machine::new(parameters), mischief);
     // Long enough for whoever answers at all.
-    let options = Options { timeout_us: 500, ..options() };
+    let errata = if parameters.smmu.outliving { Errata::REPEAT } else { Errata::empty() };
+    let options = Options { timeout_us: 500, errata, ..options() };
     let smmu = Smmu::new(&host, host.machine.smmu(), &options).map_err(|e| e.to_string())?;
     let mut guest = Guest::new(&host, &smmu, &parameters, mix);
     let space = host.space();
