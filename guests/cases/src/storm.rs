@@ -127,8 +127,10 @@ impl Storm {
             1 => Call::Features.id() + self.rng.below(16) as u32,
             2 => PSCI_VERSION + self.rng.below(32) as u32 + (self.rng.below(2) as u32 * 0x4000_0000),
             3 => Call::Uid.id() ^ self.rng.below(8) as u32,
-            4 => Call::Start.id() + self.rng.below(6) as u32,
-            _ => [Call::Sync, Call::Clear, Call::Status, Call::Faults][self.rng.below(4) as usize].id(),
+            4 => Call::Start.id() + self.rng.below(8) as u32,
+            _ => [Call::Sync, Call::Clear, Call::Status, Call::Faults, Call::Read]
+                [self.rng.below(5) as usize]
+                .id(),
         };
         let ends = [PSCI_CPU_OFF, PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET];
         if ends.contains(&function) { PSCI_VERSION } else { function }
@@ -147,13 +149,37 @@ impl Storm {
                 args[self.rng.below(5) as usize] = self.value();
             }
         }
-        // Where EL2 would write.
+        if self.rng.below(16) != 0 {
+            self.empty_unused(function, &mut args);
+        }
+        self.spare_own(function, &mut args);
+        args
+    }
+
+    /// What a call has no register for is 0, or it is refused for that alone.
+    fn empty_unused(&self, function: u32, args: &mut [u64; 5]) {
+        match Call::from_id(function) {
+            Some(Call::Stop) => args[..4].fill(0),
+            Some(Call::Status | Call::Faults | Call::Devices) => args[2..].fill(0),
+            Some(Call::Features) => args.fill(0),
+            Some(Call::Read) => args[3] = 0,
+            _ => {}
+        }
+    }
+
+    /// EL2 writes nothing that this program needs.
+    fn spare_own(&self, function: u32, args: &mut [u64; 5]) {
+        let mut reach = bitmap_bytes(self.ram.pages());
+        if function == Call::Read.id() {
+            // As much as is read is written; and not much, for copying is most of what a call takes then.
+            args[1] = args[1].min(2 * PAGE_BYTES).min(self.room.bytes());
+            reach = self.room.bytes();
+        }
         for place in [0, 2] {
-            if self.is_own(args[place]) && function != Call::Start.id() {
+            if self.is_own(args[place], reach) && function != Call::Start.id() {
                 args[place] = self.room.start();
             }
         }
-        args
     }
 
     /// A number: of a place, of a size, or any.
@@ -183,8 +209,7 @@ impl Storm {
     }
 
     /// Whether EL2, told to write there, would reach what this program needs: all RAM but the room.
-    fn is_own(&self, address: u64) -> bool {
-        let reach = bitmap_bytes(self.ram.pages());
+    fn is_own(&self, address: u64, reach: u64) -> bool {
         let end = address.saturating_add(reach);
         let in_room = self.room.start() <= address && end <= self.room.end();
         let outside = end <= self.ram.start() || address >= self.ram.end();
