@@ -62,9 +62,7 @@ impl CommandQueue {
         device: &Device<'_, P, R>,
         commands: impl IntoIterator<Item = Command>,
     ) -> Result<(), CommandError> {
-        if self.stuck {
-            self.recover(device)?;
-        }
+        self.ready(device)?;
         let mut refused = None;
         for command in commands.into_iter().chain([Command::Sync]) {
             if self.ring.is_full(self.prod, self.cons) {
@@ -89,7 +87,7 @@ impl CommandQueue {
             Command::TlbiS2Ipa { .. } => counters.tlbi_ipa.add(1),
             Command::Sync => counters.syncs.add(1),
             Command::CfgiSte { .. } | Command::CfgiAll => counters.cfgi.add(1),
-            Command::TlbiEl2All | Command::TlbiNsnhAll => {}
+            Command::TlbiEl2All | Command::TlbiNsnhAll | Command::Resume { .. } | Command::StallTerm(_) => {}
         }
     }
 
@@ -144,6 +142,14 @@ impl CommandQueue {
         });
         self.stuck = !in_time;
         if in_time { Ok(()) } else { Err(CommandError::Timeout { cons }) }
+    }
+
+    /// Fails where commands could not even be written, since earlier ones have not been consumed in time.
+    pub(super) fn ready<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+    ) -> Result<(), CommandError> {
+        if self.stuck { self.recover(device) } else { Ok(()) }
     }
 
     /// After a time-out: the queue is fit for use again if the SMMU has worked it off meanwhile. Does not wait.

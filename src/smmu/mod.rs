@@ -21,6 +21,7 @@ mod registers;
 mod ring;
 pub mod spec;
 mod stage2_config;
+mod stall;
 mod stream_table;
 #[cfg(test)]
 mod testing;
@@ -37,3 +38,4 @@ pub use features::{Bbml, Features, Httu, Limits, StallModel, Unsupported};
 pub use global_error::GlobalErrors;
 pub use registers::{Mmio, Registers};
 pub use stage2_config::{Stage2Config, ViewSte};
+pub use stall::StallQueue;

@@ -21,7 +21,7 @@ use super::registers::Registers;
 use super::spec::command::Command;
 use super::spec::pages::{Register32, Register64};
 use super::spec::registers::{STRTAB_BASE, STRTAB_BASE_CFG};
-use super::spec::ste::{L1STD, L1STD_BYTES, STE_BYTES, STE_WORDS, STE0};
+use super::spec::ste::{L1STD, L1STD_BYTES, STE_BYTES, STE_WORDS, STE0, STE2};
 use super::stage2_config::ViewSte;
 
 /// StreamID bits a level-2 table resolves: 64 STEs fill one 4 KiB frame. The other splits (8 and 10) would need
@@ -133,7 +133,7 @@ impl StreamTable {
     ) -> Result<(), SmmuError> {
         self.check_range(stream)?;
         match self.find(device, stream) {
-            Some(entry) => Ok(remove(device, commands, stream, entry)?),
+            Some(entry) => Ok(remove_and_terminate(device, commands, stream, entry)?),
             None => Ok(()),
         }
     }
@@ -228,6 +228,21 @@ fn remove<P: Platform, R: Registers>(
     let abort = STE0::V::SET + STE0::CONFIG::Abort;
     device.platform.words(entry, 1)[0].store(abort.value);
     publish(device, commands, stream, entry)
+}
+
+/// [`remove`], and what had stalled under the STE ends: only when every new transaction aborts (§4.7.2). The body of
+/// the STE says whether any could stall.
+fn remove_and_terminate<P: Platform, R: Registers>(
+    device: &Device<'_, P, R>,
+    commands: &mut CommandQueue,
+    stream: StreamId,
+    entry: Pa,
+) -> Result<(), CommandError> {
+    remove(device, commands, stream, entry)?;
+    if STE2::S2S.is_set(device.platform.words(entry, STE_WORDS)[2].load()) {
+        commands.execute(device, [Command::StallTerm(stream)])?;
+    }
+    Ok(())
 }
 
 /// Makes an STE visible as it stands, and makes the SMMU forget what it had of it.

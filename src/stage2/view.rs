@@ -25,10 +25,7 @@ impl fmt::Display for ViewError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HoldTimeout => f.write_str("a vCPU did not stop in time"),
-            Self::Dma(DmaTlbError::Timeout) => f.write_str("the SMMU did not complete a CMD_SYNC in time"),
-            Self::Dma(DmaTlbError::Command(code)) => {
-                write!(f, "the SMMU refused a command (CERROR {code:#x})")
-            }
+            Self::Dma(error) => error.fmt(f),
             Self::Foreign(word) => write!(f, "a descriptor was changed by somebody else: {word:#018x}"),
             Self::ReserveShort => f.write_str("fewer table frames were reserved than are needed"),
         }

@@ -4,6 +4,7 @@ mod bring_up;
 mod commands;
 mod events;
 mod invalidation;
+mod stalls;
 mod streams;
 mod vmids;
 
