@@ -72,6 +72,14 @@ pub struct DmaView<'d, D> {
     pub tier: DmaTier,
 }
 
+impl<D> DmaView<'_, D> {
+    /// Whether a leaf that is written becomes writable-dirty: by hardware, or by the answer to a stalled write. In other
+    /// tiers all leaves are.
+    pub(crate) const fn shows_writes(&self) -> bool {
+        matches!(self.tier, DmaTier::Hardware | DmaTier::Stall)
+    }
+}
+
 /// Why an address space can't be changed; but for [`SpaceError::View`] nothing has been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpaceError {
@@ -258,9 +266,9 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
         self.regions[place] = None;
         let mut result = Ok(());
         for view in self.dma.iter_mut().flatten().filter(|_| dma) {
-            let hardware = view.tier == DmaTier::Hardware;
+            let exact = view.shows_writes();
             let unmapped = unmap_one(platform, &mut view.view, range, |range, leaf| {
-                if leaf.is_logged() && (!hardware || leaf.state() == LeafState::WritableDirty) {
+                if leaf.is_logged() && (!exact || leaf.state() == LeafState::WritableDirty) {
                     left(LogSource::Dma, range);
                 }
             });
@@ -274,7 +282,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             });
             result = result.and(unmapped);
         }
-        if let (Err(_), Some(ledger)) = (result, &mut self.ledger)
+        if let (Err(_), Some(ledger)) = (result, &self.ledger)
             && ledger.range().overlaps(range)
         {
             ledger.distrust();
@@ -376,6 +384,12 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     /// The DMA views.
     pub fn dma_views(&self) -> impl Iterator<Item = &DmaView<'d, D>> {
         self.dma.iter().flatten()
+    }
+
+    /// The DMA view that was given `index`.
+    #[must_use]
+    pub fn dma_view(&self, index: usize) -> Option<&DmaView<'d, D>> {
+        self.dma.get(index)?.as_ref()
     }
 
     /// The weakest tier of the VM's devices; [`DmaTier::None`] where it owns none.
