@@ -47,6 +47,14 @@ pub enum Rule {
     LevelHint,
     /// Guest memory was reused while a translation to it was left.
     MemoryInUse,
+    /// A stalled transaction was tried again while the TLB entry that stalled it was left.
+    ResumedTooEarly,
+    /// CMD_RESUME for what is not stalled, or has its answer already.
+    ResumedTwice,
+    /// A stalled transaction waits for an answer that nobody gives.
+    StallUnanswered,
+    /// CMD_STALL_TERM for a stream of which more could stall.
+    StallTermTooEarly,
 }
 
 impl Rule {
@@ -73,6 +81,10 @@ impl Rule {
             Self::GuardedRegister => "IHI 0070 §6.3",
             Self::EnabledUninvalidated => "IHI 0070 §3.11",
             Self::LevelHint => "IHI 0070 §4.4.1.1",
+            Self::ResumedTooEarly => "IHI 0070 §3.21.3, §4.7.1",
+            Self::ResumedTwice => "IHI 0070 §4.7.1",
+            Self::StallUnanswered => "IHI 0070 §3.12.2",
+            Self::StallTermTooEarly => "IHI 0070 §4.7.2",
         }
     }
 }

@@ -44,6 +44,10 @@ pub struct SmmuParameters {
     pub two_level: bool,
     /// TLB entries, walk cache included.
     pub tlb_entries: usize,
+    /// IDR0.STALL_MODEL: 0 as the STE says, 1 never, 2 always.
+    pub stall_model: u8,
+    /// IDR5.STALL_MAX: how many transactions can be stalled, or have a record without an answer.
+    pub stall_max: u16,
 }
 
 /// What the PEs can do.
@@ -78,6 +82,8 @@ impl Parameters {
                 coherent: true,
                 two_level: true,
                 tlb_entries: 256,
+                stall_model: 1,
+                stall_max: 0,
             },
             pes: PeParameters { count: 2, hafdbs: true, conflict_aborts: true, tlb_entries: 192 },
             pace: 512,

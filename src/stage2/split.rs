@@ -121,11 +121,11 @@ impl Split {
             let Some(entry_range) = slot.range() else { break };
             if let Some(block) = block_to_split(entry, self.inside) {
                 batch.push(self.prepare(platform, view, slot, block)?);
-            } else if let Entry::Leaf(leaf) = entry {
-                if self.settle(platform, slot, leaf) {
-                    cleaned = true;
-                    lines.touch(platform, slot.pa);
-                }
+            } else if let Entry::Leaf(leaf) = entry
+                && self.settle(platform, slot, leaf)
+            {
+                cleaned = true;
+                lines.touch(platform, slot.pa);
             }
             self.at = entry_range.end().min(self.range.end());
         }

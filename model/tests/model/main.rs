@@ -3,10 +3,12 @@
 mod broken;
 mod catches;
 mod frames;
+mod gate;
 mod guest;
 mod host;
 mod life;
 mod properties;
 mod ranges;
 mod rules;
+mod stalls;
 mod vm;

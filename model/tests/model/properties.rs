@@ -44,6 +44,17 @@ fn write_protecting(seed: u64) -> Parameters {
     parameters
 }
 
+/// Devices that may stall behind an SMMU without dirty state, some not coherent, with few places for what has stalled.
+fn stalling(seed: u64) -> Parameters {
+    let mut parameters = Parameters::new(seed);
+    (parameters.smmu.httu, parameters.smmu.stall_model) = (seed as u8 % 2, 0);
+    parameters.smmu.stall_max = 1 + (seed % 8) as u16;
+    parameters.smmu.coherent = !seed.is_multiple_of(3);
+    parameters.smmu.range_invalidation = !seed.is_multiple_of(5);
+    parameters.pes.hafdbs = !seed.is_multiple_of(4);
+    parameters
+}
+
 /// Lives with all that is checked of them; what was met in them all.
 fn lives(seeds: Range<u64>, mix: Mix, machine: impl Fn(u64) -> Parameters) -> Met {
     let mut sum = Met::default();
@@ -116,6 +127,15 @@ fn write_faults_of_several_vcpus_lose_nothing_and_end() {
     assert!(met.faults_answered > 4_500 && met.syncs > 700 && met.tally.cpu_writes > 100_000);
 }
 
+#[test]
+fn stalled_writes_lose_nothing_invent_little_and_all_go_on() {
+    let met = lives(80_000..80_120, Mix { replug: 96, ..EVEN }, stalling);
+    assert!(met.stalls_recorded > 15_000 && met.stalls_aborted > 30_000 && met.tally.stalls > 50_000);
+    assert!(met.tally.early_retries > 1_000 && met.tally.stalls_unrecorded > 80_000);
+    assert!(met.tally.stalls_terminated > 120 && met.detaches_under_log > 150);
+    assert!(met.syncs > 1_200 && met.clears > 400 && met.reported > 20_000 && met.unmaps_under_log > 150);
+}
+
 /// The account of the first seed that catches `mischief`.
 fn caught(mischief: Mischief, machine: impl Fn(u64) -> Parameters) -> String {
     let account = (0..SEEDS).find_map(|seed| live(machine(seed), mischief, EVEN, STEPS).err());
@@ -152,6 +172,36 @@ fn page_that_is_mapped_clean_under_a_log_is_lost() {
 #[test]
 fn bit_that_is_dropped_where_its_delivery_fails_is_lost() {
     assert!(caught(Mischief::BitDroppedOnFailedDelivery, exact).contains("lost"));
+}
+
+#[test]
+fn stalled_write_that_is_tried_again_before_the_invalidation_is_noticed() {
+    assert!(caught(Mischief::ResumedBeforeInvalidation, stalling).contains("ResumedTooEarly"));
+}
+
+#[test]
+fn stalled_transaction_that_is_forgotten_is_noticed() {
+    assert!(caught(Mischief::StallForgotten, stalling).contains("StallUnanswered"));
+}
+
+#[test]
+fn stream_taken_away_without_the_end_of_its_stalled_transactions_is_noticed() {
+    assert!(caught(Mischief::NoStallTerm, stalling).contains("waits"));
+}
+
+#[test]
+fn stream_whose_stalled_transactions_are_ended_while_more_may_stall_is_noticed() {
+    assert!(caught(Mischief::StallTermForResume, stalling).contains("StallTermTooEarly"));
+}
+
+#[test]
+fn record_that_is_answered_after_its_stream_was_taken_away_is_noticed() {
+    assert!(caught(Mischief::DetachedStallAnswered, stalling).contains("ResumedTwice"));
+}
+
+#[test]
+fn stall_view_that_is_cleaned_and_not_invalidated_loses() {
+    assert!(caught(Mischief::StallViewNotInvalidated, stalling).contains("lost"));
 }
 
 /// As `life::soak`, of random lives.

@@ -53,6 +53,8 @@ pub struct Met {
     pub dead_unmaps: u64,
     pub dead_detaches: u64,
     pub quarantined: u64,
+    pub stalls_recorded: u64,
+    pub stalls_aborted: u64,
 }
 
 impl AddAssign for Met {
@@ -84,5 +86,7 @@ impl AddAssign for Met {
         self.dead_unmaps += other.dead_unmaps;
         self.dead_detaches += other.dead_detaches;
         self.quarantined += other.quarantined;
+        self.stalls_recorded += other.stalls_recorded;
+        self.stalls_aborted += other.stalls_aborted;
     }
 }
