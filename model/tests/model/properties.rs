@@ -136,6 +136,13 @@ fn stalled_writes_lose_nothing_invent_little_and_all_go_on() {
     assert!(met.syncs > 1_200 && met.clears > 400 && met.reported > 20_000 && met.unmaps_under_log > 150);
 }
 
+#[test]
+fn stalled_writes_outlast_an_smmu_that_stops_answering() {
+    let met = lives(90_000..90_060, FATAL, stalling);
+    assert!(met.deaths > 150 && met.stalls_recorded > 2_500 && met.untrusted_syncs > 40);
+    assert!(met.tally.stalls_terminated > 80 && met.syncs > 500 && met.dead_stops > 10);
+}
+
 /// The account of the first seed that catches `mischief`.
 fn caught(mischief: Mischief, machine: impl Fn(u64) -> Parameters) -> String {
     let account = (0..SEEDS).find_map(|seed| live(machine(seed), mischief, EVEN, STEPS).err());
@@ -212,5 +219,7 @@ fn soak_of_random_lives() {
     let began = std::time::Instant::now();
     let mut met = lives(first..end, EVEN, machine);
     met += lives(first..end, FATAL, machine);
+    met += lives(first..end, EVEN, stalling);
+    met += lives(first..end, FATAL, stalling);
     println!("{} steps a second", met.tally.steps / began.elapsed().as_secs().max(1));
 }

@@ -60,7 +60,8 @@ impl<'a> StallDesk<'a> {
         loop {
             let more = host.driving(|| queue.take_in(|event| self.told(host, space, event))).more;
             while self.answer_next(host, space, smmu, queue) {}
-            if !more {
+            // Where the SMMU is silent what waits keeps its place.
+            if !more || !queue.is_empty() {
                 break;
             }
         }
@@ -107,12 +108,13 @@ impl<'a> StallDesk<'a> {
 
     /// Takes `stream` away.
     pub fn detach(&self, host: &Host<'a>, stream: StreamId) -> Result<(), SmmuError> {
-        self.routes.borrow_mut().retain(|(of, _)| *of != stream);
         let mut desk = self.queue.borrow_mut();
         let Some((smmu, queue)) = desk.as_mut() else { return Ok(()) };
         host.driving(|| match host.mischief {
             Mischief::DetachedStallAnswered => smmu.detach(stream),
             _ => queue.detach(stream, |_| ()),
-        })
+        })?;
+        self.routes.borrow_mut().retain(|(of, _)| *of != stream);
+        Ok(())
     }
 }

@@ -42,6 +42,16 @@ impl Guest<'_> {
         }
     }
 
+    /// Ends what hardware did not complete, if it may stall: what it had stalled waits for that.
+    pub(super) fn leave(&mut self) -> Outcome {
+        for stream in 0..2 {
+            if self.leaving[stream] && self.tier == DmaTier::Stall && self.answers() {
+                self.unplug(stream)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn plug(&mut self, stream: usize) -> Outcome {
         self.exhaust();
         let before = self.snapshot();
@@ -125,9 +135,13 @@ impl Guest<'_> {
         self.machine().quiesce(STREAMS[stream]);
         let answered = self.answers();
         match self.host.stalls.detach(self.host, STREAMS[stream]) {
-            Err(_) if self.excused(answered) => return Ok(()),
+            Err(_) if self.excused(answered) => {
+                self.leaving[stream] = true;
+                return Ok(());
+            }
             result => result.map_err(|e| e.to_string())?,
         }
+        self.leaving[stream] = false;
         self.fate();
         let (linked, _) = self.tables(view.index);
         let answered = self.answers();

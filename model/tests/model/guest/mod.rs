@@ -43,6 +43,8 @@ struct Guest<'a> {
     vcpus: usize,
     /// The view of each stream.
     views: [Option<Plugged>; 2],
+    /// Streams whose end hardware did not complete.
+    leaving: [bool; 2],
     mapped: [bool; 4],
     /// Regions whose unmapping hardware did not complete.
     lost: [bool; 4],
@@ -91,6 +93,7 @@ impl<'a> Guest<'a> {
             mix: Mix::default(),
             vcpus: parameters.pes.count,
             views,
+            leaving: [false; 2],
             mapped,
             lost: [false; 4],
             silent: false,
@@ -146,6 +149,7 @@ impl<'a> Guest<'a> {
     /// One random thing, and what is to be true after it.
     fn step(&mut self) -> Outcome {
         self.fate();
+        self.leave()?;
         let kinds = [self.mix.toggle, self.mix.remap, self.mix.replug, 96, 256];
         let mut die = self.dice.below(1024);
         let kind = kinds.iter().position(|k| {
@@ -197,6 +201,7 @@ impl<'a> Guest<'a> {
         if self.log.state() != LogState::Off {
             self.stop()?;
         }
+        self.leave()?;
         self.wait_for_stalls()?;
         for stream in 0..2 {
             self.unplug(stream)?;
