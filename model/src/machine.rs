@@ -398,6 +398,13 @@ impl Machine {
         core.truth.touch(Walker::Pe(0), ipa.0, step);
     }
 
+    /// Software takes the guest page at `ipa` for written by a device: it answers a stalled write.
+    pub fn taken_for_written(&self, ipa: Ipa) {
+        let mut core = self.core.borrow_mut();
+        let step = core.step;
+        core.truth.touch(Walker::Smmu, ipa.0, step);
+    }
+
     /// EL2 has stored into the guest page at `ipa` on behalf of a vCPU, and has told the log: its write has completed.
     pub fn el2_wrote(&self, ipa: Ipa) {
         self.el2_stores(ipa);

@@ -7,7 +7,7 @@ use super::fault::{logged_leaf, permit_write};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES};
 use crate::address_space::{AddressSpace, DmaView};
 use crate::hw::{DmaTlbError, Platform, Resume, ResumeError, Scope, Stall, StallTlb};
-use crate::stage2::Lines;
+use crate::stage2::{LeafState, Lines};
 
 /// What a stalled transaction came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,11 @@ impl<'d, D: StallTlb> AddressSpace<'d, D> {
         let walker = &dma.view.walker;
         let Some((slot, leaf)) = logged_leaf(&dma.view.tree, platform, page) else { return Ok(false) };
         if let Some(ledger) = &self.ledger {
-            // A block that is logged counts whole.
-            ledger.record(platform, LogSource::Dma, slot.range().unwrap_or(page));
+            // A block that is logged counts whole. One that is dirty already is about to be split by a start, or has been
+            // recorded by whoever made it so.
+            let clean = leaf.state() == LeafState::WritableClean;
+            let written = slot.range().filter(|_| clean).unwrap_or(page);
+            ledger.record(platform, LogSource::Dma, written);
         }
         if !permit_write(platform, slot, leaf) {
             return Ok(false);

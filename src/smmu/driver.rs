@@ -182,6 +182,11 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
         streams.detach(&self.device, &mut self.commands.lock(), stream)
     }
 
+    /// Whether the STE of `stream` lets it through.
+    pub(super) fn is_attached(&self, stream: StreamId) -> bool {
+        self.streams.lock().is_attached(&self.device, stream)
+    }
+
     /// Gives `sink` the event records that are there, oldest first, at most as many as the queue holds. Call it from
     /// the Event queue's interrupt, or now and then.
     ///

@@ -64,11 +64,11 @@ impl<'s, 'p, P, R> StallQueue<'s, 'p, P, R> {
         Some(stall)
     }
 
-    /// Drops what is known of `stream`, without an answer; the others keep their order.
-    fn forget(&mut self, stream: StreamId) {
+    /// Drops what is known of streams that `stays` does not name, without an answer; the others keep their order.
+    fn keep(&mut self, stays: impl Fn(StreamId) -> bool) {
         for _ in 0..self.len {
             if let Some(stall) = self.pop()
-                && stall.stream != stream
+                && stays(stall.stream)
             {
                 self.waiting[(self.first + self.len) % CAPACITY] = Some(stall);
                 self.len += 1;
@@ -84,12 +84,15 @@ impl<P: Platform, R: Registers> StallQueue<'_, '_, P, R> {
     /// Where it says that there are `more`, answer what waits and call it again.
     pub fn take_in(&mut self, mut sink: impl FnMut(&FaultEvent)) -> Drained {
         let (smmu, room) = (self.smmu, self.room());
-        smmu.drain_some_events(room as u32, |event| {
+        let drained = smmu.drain_some_events(room as u32, |event| {
             self.push(event);
             if event.stall.is_none() || event.denied_write().is_none() {
                 sink(event);
             }
-        })
+        });
+        // What had stalled of a stream that aborts ends by CMD_STALL_TERM, in a detach that may have to be repeated.
+        self.keep(|stream| smmu.is_attached(stream));
+        drained
     }
 
     /// Has `answer` answer the oldest transaction that waits, by [`StallTlb::resume`]; `None` where none does. It stays
@@ -116,9 +119,10 @@ impl<P: Platform, R: Registers> StallQueue<'_, '_, P, R> {
     /// As [`Smmu::detach`], or a transaction of another stream stood in the way and could not be answered. Repeat it: the
     /// stream must not be attached before.
     pub fn detach(&mut self, stream: StreamId, mut sink: impl FnMut(&FaultEvent)) -> Result<(), SmmuError> {
-        // From the STE's abort on a retry ends as well: nothing of the stream needs an answer, whatever follows.
-        self.forget(stream);
-        self.smmu.detach(stream)?;
+        let detached = self.smmu.detach(stream);
+        // From the STE's abort on a retry ends as well: nothing of the stream needs an answer, whatever came of it.
+        self.keep(|other| other != stream);
+        detached?;
         // With the CMD_SYNC all records of the stream have been written: as many as the queue holds at the most.
         let mut left = self.smmu.event_capacity();
         while left > 0 {
@@ -126,7 +130,6 @@ impl<P: Platform, R: Registers> StallQueue<'_, '_, P, R> {
                 self.retry_oldest()?;
             }
             let drained = self.take_in(&mut sink);
-            self.forget(stream);
             left = if drained.more { left.saturating_sub(drained.records) } else { 0 };
         }
         Ok(())

@@ -138,6 +138,12 @@ impl StreamTable {
         }
     }
 
+    /// Whether the STE of `stream` lets it through, as it stands in memory.
+    pub(super) fn is_attached<P: Memory, R>(&self, device: &Device<'_, P, R>, stream: StreamId) -> bool {
+        self.check_range(stream).is_ok()
+            && self.find(device, stream).is_some_and(|entry| is_attached(device, entry))
+    }
+
     fn check_range(&self, stream: StreamId) -> Result<(), SmmuError> {
         let bits = self.layout.bits;
         if u64::from(stream.0) >> bits == 0 {

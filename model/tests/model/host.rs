@@ -48,8 +48,8 @@ pub enum Mischief {
     NoStallTerm,
     /// A stream's stalled transactions are ended where one of them was to be answered.
     StallTermForResume,
-    /// Records of a stream that was taken away are answered all the same.
-    DetachedStallAnswered,
+    /// Stalled transactions are answered twice.
+    AnsweredTwice,
     /// A stall view that was cleaned is not invalidated.
     StallViewNotInvalidated,
 }

@@ -202,8 +202,8 @@ fn stream_whose_stalled_transactions_are_ended_while_more_may_stall_is_noticed()
 }
 
 #[test]
-fn record_that_is_answered_after_its_stream_was_taken_away_is_noticed() {
-    assert!(caught(Mischief::DetachedStallAnswered, stalling).contains("ResumedTwice"));
+fn stalled_transaction_that_is_answered_twice_is_noticed() {
+    assert!(caught(Mischief::AnsweredTwice, stalling).contains("ResumedTwice"));
 }
 
 #[test]

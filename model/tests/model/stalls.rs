@@ -45,7 +45,9 @@ impl<'a> StallDesk<'a> {
 
     /// Whether somebody gets round to it now.
     pub fn are_due(&self, machine: &Machine) -> bool {
-        self.busy.get() && machine.has_events() && {
+        // What a silent SMMU could not be told waits here until it answers again.
+        let waits = || self.queue.try_borrow().is_ok_and(|q| q.as_ref().is_some_and(|(_, q)| !q.is_empty()));
+        self.busy.get() && (machine.has_events() || machine.smmu_answers() && waits()) && {
             let turn = self.turns.get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
             self.turns.set(turn);
             turn >> 61 == 0
@@ -83,7 +85,15 @@ impl<'a> StallDesk<'a> {
             }
             let index = self.routes.borrow().iter().find(|(of, _)| *of == stall.stream).map(|(_, i)| *i);
             match index.and_then(|index| space.dma_view(index)) {
-                Some(view) => space.answer_stall(host, view, stall),
+                Some(view) => {
+                    if let Some(page) = stall.write {
+                        host.machine.taken_for_written(page);
+                    }
+                    if host.mischief == Mischief::AnsweredTwice {
+                        space.answer_stall(host, view, stall)?;
+                    }
+                    space.answer_stall(host, view, stall)
+                }
                 None => host.driving(|| smmu.resume(stall, Resume::Abort)).map(|()| StallAnswer::Aborted),
             }
         });
@@ -109,11 +119,8 @@ impl<'a> StallDesk<'a> {
     /// Takes `stream` away.
     pub fn detach(&self, host: &Host<'a>, stream: StreamId) -> Result<(), SmmuError> {
         let mut desk = self.queue.borrow_mut();
-        let Some((smmu, queue)) = desk.as_mut() else { return Ok(()) };
-        host.driving(|| match host.mischief {
-            Mischief::DetachedStallAnswered => smmu.detach(stream),
-            _ => queue.detach(stream, |_| ()),
-        })?;
+        let Some((_, queue)) = desk.as_mut() else { return Ok(()) };
+        host.driving(|| queue.detach(stream, |_| ()))?;
         self.routes.borrow_mut().retain(|(of, _)| *of != stream);
         Ok(())
     }

@@ -82,6 +82,21 @@ fn a_write_that_is_still_stalled_when_the_log_stops_is_tried_again() {
 }
 
 #[test]
+fn a_write_that_finds_its_block_not_yet_split_by_a_start_counts_as_a_page() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Stall);
+    let (all, mut log, mut step) = (range(RAM, 8 * M), DirtyLog::new(CpuTier::Hardware), 0);
+    while space.ledger.is_none() {
+        let Progress::More(next) = log.start(&fake, &mut space, all, step).unwrap() else { unreachable!() };
+        step = next;
+    }
+    assert_eq!(space.dma_view(0).unwrap().view.tree.leaves().pages_4k, 1, "the doorbell");
+    assert_eq!(answer(&fake, &space, &write(RAM + 0x3000)), Ok(StallAnswer::Recorded));
+    ends_from(&mut log, &fake, &mut space, all, step).unwrap();
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)), Ok(vec![3]));
+}
+
+#[test]
 fn an_invalidation_that_does_not_complete_leaves_the_transaction_unanswered_and_the_log_right() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Stall);

@@ -26,6 +26,15 @@ fn stalling(memory: &Fake) -> FakeSmmu<'_> {
     FakeSmmu::new(memory).with(Register32::Idr0, STALLS)
 }
 
+/// The stalled transactions of an SMMU with two streams that may stall.
+fn with_streams<'s, 'm>(smmu: &'s Driver<'m>) -> StallQueue<'s, 'm, Fake, &'m FakeSmmu<'m>> {
+    let ste = smmu.stalling(smmu.view(&VIEW).unwrap()).unwrap();
+    for stream in [STREAM, StreamId(8)] {
+        smmu.attach(stream, &ste).unwrap();
+    }
+    StallQueue::new(smmu)
+}
+
 /// Answers all that waits with a retry: streams and tags.
 fn retry_all(smmu: &Driver<'_>, queue: &mut StallQueue<'_, '_, Fake, &FakeSmmu<'_>>) -> Vec<(u32, u16)> {
     let mut answered = Vec::new();
@@ -43,7 +52,8 @@ fn stalled_writes_are_kept_and_everything_else_is_told() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = StallQueue::new(&smmu);
+    let mut queue = with_streams(&smmu);
+    hardware.take_consumed();
     hardware.raise_event(stalled(STREAM, 7, 0x4_0000));
     hardware.raise_event([0x0000_0041_0000_0010, 0x0000_0280_8000_0008, 0x1000, 0x1000]);
     hardware.raise_event([0x0000_0041_0000_0013, 0x0000_0280_0000_0000, 0x2000, 0x2000]);
@@ -70,7 +80,8 @@ fn each_transaction_is_answered_once_and_the_answer_is_consumed() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = StallQueue::new(&smmu);
+    let mut queue = with_streams(&smmu);
+    hardware.take_consumed();
     hardware.raise_event(stalled(STREAM, 0xbeef, 1));
     hardware.raise_event(stalled(StreamId(8), 1, 2));
     queue.take_in(|_| ());
@@ -85,7 +96,8 @@ fn answer_that_could_not_be_given_is_given_later_and_one_in_the_queue_never_agai
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = StallQueue::new(&smmu);
+    let mut queue = with_streams(&smmu);
+    hardware.take_consumed();
     for stag in 1..4 {
         hardware.raise_event(stalled(STREAM, stag, 1));
     }
@@ -113,7 +125,8 @@ fn record_without_room_stays_in_the_event_queue() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = StallQueue::new(&smmu);
+    let mut queue = with_streams(&smmu);
+    hardware.take_consumed();
     for stag in 0..CAPACITY as u64 {
         hardware.raise_event(stalled(STREAM, stag, 1));
         queue.take_in(|_| ());
@@ -132,11 +145,10 @@ fn stream_that_is_taken_away_aborts_first_and_its_transactions_end_then() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let ste = smmu.stalling(smmu.view(&VIEW).unwrap()).unwrap();
-    smmu.attach(STREAM, &ste).unwrap();
+    let mut queue = with_streams(&smmu);
     let entry = FIRST_LEVEL2.offset(0x40);
     assert_eq!(memory.read(entry.offset(16)), 0x066c_3559_0000_0005);
-    let mut queue = StallQueue::new(&smmu);
+    hardware.take_consumed();
     hardware.raise_event(stalled(STREAM, 1, 1));
     hardware.raise_event(stalled(StreamId(8), 1, 2));
     queue.take_in(|_| ());
@@ -158,9 +170,8 @@ fn full_queue_of_others_makes_room_for_a_stream_that_is_taken_away() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let ste = smmu.stalling(smmu.view(&VIEW).unwrap()).unwrap();
-    smmu.attach(STREAM, &ste).unwrap();
-    let mut queue = StallQueue::new(&smmu);
+    let mut queue = with_streams(&smmu);
+    hardware.take_consumed();
     for stag in 0..CAPACITY as u64 {
         hardware.raise_event(stalled(StreamId(8), stag, 1));
         queue.take_in(|_| ());
@@ -192,14 +203,16 @@ fn detach_that_fails_is_repeated_and_drops_what_it_must() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let ste = smmu.stalling(smmu.view(&VIEW).unwrap()).unwrap();
-    smmu.attach(STREAM, &ste).unwrap();
-    let mut queue = StallQueue::new(&smmu);
+    let mut queue = with_streams(&smmu);
+    hardware.take_consumed();
     hardware.raise_event(stalled(STREAM, 1, 1));
     queue.take_in(|_| ());
     hardware.raise_event(stalled(STREAM, 2, 1));
     hardware.refuse(0x45, 1, 1);
     assert!(matches!(queue.detach(STREAM, |_| ()), Err(SmmuError::Command(_))));
+    // It aborts already: the answer to what is read of it now is the CMD_STALL_TERM that is still to come.
+    assert_eq!((queue.take_in(|_| ()).records, queue.len()), (1, 0));
+    hardware.raise_event(stalled(STREAM, 3, 1));
     hardware.take_consumed();
     queue.detach(STREAM, |_| ()).unwrap();
     assert!(hardware.take_consumed().contains(&[0x0000_0041_0000_0045, 0]));
