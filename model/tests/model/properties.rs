@@ -70,8 +70,8 @@ fn write_protecting(seed: u64) -> Parameters {
     parameters
 }
 
-/// Devices that may stall behind an SMMU without dirty state, of every break-before-make level, some not coherent, with
-/// few places for what has stalled.
+/// Devices that may stall behind an SMMU without dirty state, of every break-before-make level, some not coherent, some
+/// whose TLB entries outlive an invalidation, with few places for what has stalled.
 fn stalling(seed: u64) -> Parameters {
     let mut parameters = Parameters::new(seed);
     (parameters.smmu.httu, parameters.smmu.stall_model) = (seed as u8 % 2, 0);
@@ -80,6 +80,7 @@ fn stalling(seed: u64) -> Parameters {
     parameters.smmu.coherent = !seed.is_multiple_of(3);
     parameters.smmu.range_invalidation = !seed.is_multiple_of(5);
     parameters.pes.hafdbs = !seed.is_multiple_of(4);
+    parameters.smmu.outliving = seed % 11 < 3;
     parameters
 }
 

@@ -6,7 +6,7 @@ use crate::fake::Event::Store;
 use crate::hw::{DmaTlbError, Resume, ResumeError, Stall, StallTlb};
 use crate::smmu::spec::pages::Register32;
 use crate::smmu::stall::CAPACITY;
-use crate::smmu::{FaultKind, SmmuError, Stage2Error, StallQueue};
+use crate::smmu::{Errata, FaultKind, SmmuError, Stage2Error, StallQueue};
 
 const STREAM: StreamId = StreamId(0x41);
 /// IDR0 of QEMU's model but for STALL_MODEL, which is 0b00.
@@ -236,4 +236,19 @@ fn transaction_is_terminated_with_an_abort() {
     let stall = Stall { stream: STREAM, stag: 3, write: None };
     assert_eq!(smmu.resume(&stall, Resume::Abort), Ok::<(), ResumeError>(()));
     assert_eq!(hardware.take_consumed(), [[0x0000_0041_0000_2044, 3], SYNC]);
+}
+
+#[test]
+fn part_that_owes_invalidations_twice_gets_each_answer_and_each_end_once() {
+    let memory = Fake::new(8);
+    let hardware = stalling(&memory);
+    let smmu = up_with(&memory, &hardware, &Options { errata: Errata::REPEAT, ..small_options() });
+    let mut queue = with_streams(&smmu);
+    hardware.take_consumed();
+    let stall = Stall { stream: STREAM, stag: 7, write: Some(Ipa(0x4000_0000)) };
+    smmu.resume(&stall, Resume::Retry).unwrap();
+    assert_eq!(hardware.take_consumed(), [retry(0x41, 7), SYNC]);
+    queue.detach(STREAM, |_| ()).unwrap();
+    let (cfgi, stall_term) = ([0x0000_0041_0000_0003, 1], [0x0000_0041_0000_0045, 0]);
+    assert_eq!(hardware.take_consumed(), [cfgi, SYNC, cfgi, SYNC, stall_term, SYNC]);
 }
