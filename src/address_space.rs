@@ -73,12 +73,15 @@ pub struct DmaView<'d, D> {
     pub tier: DmaTier,
 }
 
-impl<D: DmaTlb> DmaView<'_, D> {
-    /// Whether its leaves have the state by which writes come to be known.
-    const fn has_dirty_state(&self) -> bool {
+impl<D> DmaView<'_, D> {
+    /// Whether a leaf that is written becomes writable-dirty: by hardware, or by the answer to a stalled write. In other
+    /// tiers all leaves are.
+    pub(crate) const fn shows_writes(&self) -> bool {
         matches!(self.tier, DmaTier::Hardware | DmaTier::Stall)
     }
+}
 
+impl<D: DmaTlb> DmaView<'_, D> {
     /// Whether the sizes of its leaves may change while devices use it.
     pub(crate) fn changes_size(&self) -> bool {
         self.view.walker.tlb.size_change() != SizeChange::Never
@@ -86,12 +89,12 @@ impl<D: DmaTlb> DmaView<'_, D> {
 
     /// Whether a log changes anything in it: where sizes can't change, and no leaf has a state, there is nothing to do.
     pub(crate) fn takes_part(&self) -> bool {
-        self.changes_size() || self.has_dirty_state()
+        self.changes_size() || self.shows_writes()
     }
 
     /// Where `mapping` is made of pages in it: in a log, or everywhere where that can't be made up for later.
     fn mapping(&self, mapping: Mapping) -> Mapping {
-        let by_pages = match (self.changes_size(), self.has_dirty_state()) {
+        let by_pages = match (self.changes_size(), self.shows_writes()) {
             (true, _) => mapping.by_pages,
             (false, true) => Some(mapping.range),
             (false, false) => None,
@@ -307,9 +310,9 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
         self.regions[place] = None;
         let (mut result, quarantined) = (Ok(()), &mut self.quarantined);
         for view in self.dma.iter_mut().flatten().filter(|_| dma) {
-            let hardware = view.tier == DmaTier::Hardware;
+            let exact = view.shows_writes();
             let unmapped = unmap_one(platform, &mut view.view, range, quarantined, |range, leaf| {
-                if leaf.is_logged() && (!hardware || leaf.state() == LeafState::WritableDirty) {
+                if leaf.is_logged() && (!exact || leaf.state() == LeafState::WritableDirty) {
                     left(LogSource::Dma, range);
                 }
             });
@@ -323,7 +326,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             });
             result = result.and(unmapped);
         }
-        if let (Err(_), Some(ledger)) = (result, &mut self.ledger)
+        if let (Err(_), Some(ledger)) = (result, &self.ledger)
             && ledger.range().overlaps(range)
         {
             ledger.distrust();
@@ -430,6 +433,12 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     /// The DMA views.
     pub fn dma_views(&self) -> impl Iterator<Item = &DmaView<'d, D>> {
         self.dma.iter().flatten()
+    }
+
+    /// The DMA view that was given `index`.
+    #[must_use]
+    pub fn dma_view(&self, index: usize) -> Option<&DmaView<'d, D>> {
+        self.dma.get(index)?.as_ref()
     }
 
     /// The weakest tier of the VM's devices; [`DmaTier::None`] where it owns none.

@@ -10,8 +10,8 @@ use std::vec::Vec;
 use crate::addr::{IpaRange, PAGE_BYTES, Pa, Vmid};
 use crate::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use crate::hw::{
-    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr,
-    Word,
+    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Resume, ResumeError, Scope,
+    SizeChange, Stall, StallTlb, Tlbi, Vttbr, Word,
 };
 
 /// One thing the software under test did.
@@ -345,5 +345,16 @@ impl DmaTlb for FakeTlb {
 
     fn size_change(&self) -> SizeChange {
         self.size_change.get().unwrap_or(SizeChange::Direct)
+    }
+}
+
+impl StallTlb for FakeTlb {
+    fn resume(&self, stall: &Stall, how: Resume) -> Result<(), ResumeError> {
+        let _ = stall;
+        record(Event::Mark(match how {
+            Resume::Retry => "CMD_RESUME(retry)",
+            Resume::Abort => "CMD_RESUME(abort)",
+        }));
+        self.answer().map_err(|error| ResumeError { error, issued: true })
     }
 }

@@ -5,9 +5,10 @@
 //! store, barrier, invalidation and command in order. The image implements them in its architecture shim; tests
 //! implement them in `src/fake.rs`.
 
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::addr::{Ipa, IpaRange, Pa, Vmid};
+use crate::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use crate::frames::Frames;
 
 /// A 64-bit word in memory that a page-table walker, an SMMU or another CPU may read or change at any time.
@@ -248,6 +249,48 @@ pub enum Scope {
     },
 }
 
+/// What becomes of a transaction that an SMMU has stalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// It is tried again as though it had just arrived.
+    Retry,
+    /// It is terminated with an abort.
+    Abort,
+}
+
+/// A transaction that waits in an SMMU for its answer.
+///
+/// It is answered once: what hands it out ([`crate::smmu::StallQueue`]) keeps it until it has been.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// The stream it came from.
+    pub stream: StreamId,
+    /// What names it to the SMMU, among those of its stream.
+    pub stag: u16,
+    /// Where it was to write, if it was a write that stage 2 did not permit: the page. Any other fault is none that a
+    /// log causes.
+    pub write: Option<Ipa>,
+}
+
+/// An SMMU that can stall what faults (IHI 0070 §3.12.2).
+pub trait StallTlb: DmaTlb {
+    /// Answers `stall`: one CMD_RESUME, consumed when this returns. What was invalidated before has an effect on a retry.
+    ///
+    /// # Errors
+    /// The SMMU did not answer, or refused a command; whether the transaction has its answer nevertheless.
+    fn resume(&self, stall: &Stall, how: Resume) -> Result<(), ResumeError>;
+}
+
+/// Why a CMD_RESUME was not seen to be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResumeError {
+    /// What went wrong.
+    pub error: DmaTlbError,
+    /// The command is in the queue, and is carried out should the SMMU come back: it must not be given again. Otherwise
+    /// the transaction still waits for its answer.
+    pub issued: bool,
+}
+
 /// Why an invalidation on the DMA side did not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DmaTlbError {
@@ -255,4 +298,13 @@ pub enum DmaTlbError {
     Timeout,
     /// The SMMU refused a command; carries CMDQ_CONS.ERR (IHI 0070 §6.3.27).
     Command(u8),
+}
+
+impl fmt::Display for DmaTlbError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("the SMMU did not complete a CMD_SYNC in time"),
+            Self::Command(code) => write!(f, "the SMMU refused a command (CERROR {code:#x})"),
+        }
+    }
 }

@@ -57,6 +57,14 @@ pub enum Rule {
     UpdateNotCoherent,
     /// Commands that such a part must not see behind each other without a CMD_SYNC.
     NoSyncBetween,
+    /// A stalled transaction was tried again while the TLB entry that stalled it was left.
+    ResumedTooEarly,
+    /// CMD_RESUME for what is not stalled, or has its answer already.
+    ResumedTwice,
+    /// A stalled transaction waits for an answer that nobody gives.
+    StallUnanswered,
+    /// CMD_STALL_TERM for a stream of which more could stall.
+    StallTermTooEarly,
 }
 
 impl Rule {
@@ -88,6 +96,10 @@ impl Rule {
             Self::TranslatedUnchecked => "IHI 0070 §3.9, §6.3.9",
             Self::UpdateNotCoherent => "IHI 0070 §3.15, §5.2",
             Self::NoSyncBetween => "Arm MMU-700 erratum 2812531",
+            Self::ResumedTooEarly => "IHI 0070 §3.21.3, §4.7.1",
+            Self::ResumedTwice => "IHI 0070 §4.7.1",
+            Self::StallUnanswered => "IHI 0070 §3.12.2",
+            Self::StallTermTooEarly => "IHI 0070 §4.7.2",
         }
     }
 }

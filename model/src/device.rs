@@ -47,6 +47,8 @@ pub(crate) struct Device {
     pub stream: u32,
     pub window: Window,
     pub active: bool,
+    /// Nobody vouched for it: what faults is terminated whatever its STE says (§3.12).
+    pub never_stalls: bool,
 }
 
 /// What became of a DMA.
@@ -56,13 +58,22 @@ pub enum Dma {
     Done(u64),
     /// It was aborted.
     Aborted(Reason),
+    /// It waits for software's answer.
+    Stalled,
 }
 
 /// How far an access has come.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Waiting,
-    InFlight { pa: u64, at: u32, born: u64, update: Option<u64> },
+    /// It waits for software; without a record for the Event queue, or for another one's answer.
+    Stalled,
+    InFlight {
+        pa: u64,
+        at: u32,
+        born: u64,
+        update: Option<u64>,
+    },
 }
 
 /// An access under way.
@@ -76,13 +87,15 @@ pub(crate) struct Transaction {
     pub write: bool,
     vmid: u16,
     stage: Stage,
+    /// How often it has stalled.
+    stalls: u32,
 }
 
 impl Transaction {
     pub fn update(&self) -> Option<u64> {
         match self.stage {
             Stage::InFlight { update, .. } => update,
-            Stage::Waiting => None,
+            Stage::Waiting | Stage::Stalled => None,
         }
     }
 
@@ -94,7 +107,7 @@ impl Transaction {
     pub fn leaf(&self) -> Option<u32> {
         match self.stage {
             Stage::InFlight { at, .. } => Some(at),
-            Stage::Waiting => None,
+            Stage::Waiting | Stage::Stalled => None,
         }
     }
 
@@ -102,8 +115,26 @@ impl Transaction {
     pub fn target(&self) -> Option<u64> {
         match self.stage {
             Stage::InFlight { pa, .. } => Some(pa),
-            Stage::Waiting => None,
+            Stage::Waiting | Stage::Stalled => None,
         }
+    }
+
+    pub fn stall(&mut self) {
+        self.stage = Stage::Stalled;
+        self.stalls += 1;
+    }
+
+    pub fn is_of(&self, walker: Walker, master: u32) -> bool {
+        (self.walker, self.master) == (walker, master)
+    }
+
+    pub fn is_stalled(&self) -> bool {
+        matches!(self.stage, Stage::Stalled)
+    }
+
+    /// Whether it has stalled, now or before.
+    pub fn has_stalled(&self) -> bool {
+        self.stalls > 0
     }
 
     /// Whether it was translated by what was read at `step` or before, however late that was.
@@ -115,7 +146,8 @@ impl Transaction {
 impl Core {
     pub fn begin(&mut self, walker: Walker, master: u32, ipa: u64, write: bool) -> u64 {
         let id = self.next_id();
-        let transaction = Transaction { id, walker, master, ipa, write, vmid: 0, stage: Stage::Waiting };
+        let transaction =
+            Transaction { id, walker, master, ipa, write, vmid: 0, stage: Stage::Waiting, stalls: 0 };
         self.traffic.push(transaction);
         id
     }
@@ -126,7 +158,7 @@ impl Core {
             return;
         }
         let device = self.random.index(self.devices.len());
-        let Device { stream, window, active } = self.devices[device];
+        let Device { stream, window, active, .. } = self.devices[device];
         if self.parameters.smmu.ats && active && self.random.chance(CALLED_TRANSLATED) {
             // EL2's own memory, guest RAM, or where there is none.
             let bases = [POOL, self.parameters.ram.0, 0];
@@ -146,7 +178,7 @@ impl Core {
     }
 
     pub fn under_way(&self, walker: Walker, master: u32) -> Vec<u64> {
-        self.traffic.iter().filter(|t| t.walker == walker && t.master == master).map(|t| t.id).collect()
+        self.traffic.iter().filter(|t| t.is_of(walker, master)).map(|t| t.id).collect()
     }
 
     /// Access `id` gets one stage further; `Some` where it ended.
@@ -158,13 +190,15 @@ impl Core {
                 self.complete(index);
                 Some(Dma::Done(pa))
             }
-            Stage::Waiting => self.translate_access(transaction).map(Dma::Aborted),
+            Stage::Stalled if !self.tries_again(&transaction) => None,
+            Stage::Waiting | Stage::Stalled => self.translate_access(transaction).map(Dma::Aborted),
         }
     }
 
     fn translate_access(&mut self, transaction: Transaction) -> Option<Reason> {
         let Transaction { id, walker, master, ipa, write, .. } = transaction;
-        let found = self.regime_of(walker, master).and_then(|regime| {
+        let regime = self.regime_of(walker, master);
+        let found = regime.and_then(|regime| {
             self.translate(walker, regime, ipa, write).map(|translated| (regime, translated))
         });
         let index = self.traffic.iter().position(|t| t.id == id)?;
@@ -179,8 +213,14 @@ impl Core {
                 }
                 None
             }
+            Err(reason) if regime.is_ok_and(|r| r.stalls) && self.stalls(index, reason) => None,
             Err(reason) => {
-                self.traffic.swap_remove(index);
+                let stalled = self.traffic.swap_remove(index).has_stalled();
+                if stalled && reason == Reason::SteAborts {
+                    // Its stream was taken away.
+                    self.tally.stalls_terminated += 1;
+                    return Some(reason);
+                }
                 self.fault(walker, master, ipa, write, reason);
                 Some(reason)
             }
@@ -196,7 +236,7 @@ impl Core {
                 } else {
                     self.truth.aborts.push(abort);
                 }
-                self.record_event(master, ipa, write, reason);
+                self.record_event(master, ipa, write, reason, None);
             }
             Walker::Pe(pe) => self.stage2_fault(pe, ipa, write, reason),
         }

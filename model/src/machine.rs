@@ -300,7 +300,7 @@ impl Machine {
         let dirty = core.parameters.pes.hafdbs;
         let (vmid, root) = (vttbr.vmid.0, vttbr.root.0);
         let (start_level, ipa_bits) = (format.start_level(), u32::from(format.ipa_bits()));
-        core.pes[pe].regime = Some(Regime { vmid, root, start_level, ipa_bits, dirty });
+        core.pes[pe].regime = Some(Regime { vmid, root, start_level, ipa_bits, dirty, stalls: false });
         core.pes[pe].window = window;
     }
 
@@ -313,7 +313,12 @@ impl Machine {
 
     /// Adds a device that does DMA in `window` of its own accord, from now on.
     pub fn add_device(&self, stream: StreamId, window: Window) {
-        self.core.borrow_mut().devices.push(Device { stream: stream.0, window, active: true });
+        self.core.borrow_mut().devices.push(Device {
+            stream: stream.0,
+            window,
+            active: true,
+            never_stalls: false,
+        });
     }
 
     /// Lets the device begin accesses, or no more.
@@ -323,16 +328,36 @@ impl Machine {
         }
     }
 
-    /// Quiesces the device: it begins no access, and hardware runs until those it had begun have ended.
+    /// Quiesces the device: it begins no access, and hardware runs until those it had begun have ended, or wait for
+    /// software's answer.
     pub fn quiesce(&self, stream: StreamId) {
         self.set_active(stream, false);
         let mut core = self.core.borrow_mut();
-        while !core.under_way(Walker::Smmu, stream.0).is_empty() {
+        while core.traffic.iter().any(|t| t.is_of(Walker::Smmu, stream.0) && !t.is_stalled()) {
             core.hardware_step();
         }
     }
 
-    /// One DMA by `stream`; hardware runs until it has ended.
+    /// Nobody vouches for the device any more: what faults is terminated whatever its STE says (IHI 0070 §3.12).
+    pub fn never_stalls(&self, stream: StreamId) {
+        for device in self.core.borrow_mut().devices.iter_mut().filter(|d| d.stream == stream.0) {
+            device.never_stalls = true;
+        }
+    }
+
+    /// Whether there are event records that software has not read, no time passing: the Event queue's interrupt.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        self.core.borrow().smmu.events_waiting() > 0
+    }
+
+    /// Stalled transactions whose record has no answer yet.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.core.borrow().smmu.stalls.len()
+    }
+
+    /// One DMA by `stream`; hardware runs until it has ended, or waits for software's answer.
     #[must_use]
     pub fn dma(&self, stream: StreamId, ipa: Ipa, write: bool) -> Dma {
         let mut core = self.core.borrow_mut();
@@ -341,7 +366,11 @@ impl Machine {
             if let Some(end) = core.advance(id) {
                 return end;
             }
-            let pa = core.traffic.iter().find(|t| t.id == id).and_then(crate::device::Transaction::target);
+            let transaction = core.traffic.iter().find(|t| t.id == id);
+            if transaction.is_some_and(crate::device::Transaction::is_stalled) {
+                return Dma::Stalled;
+            }
+            let pa = transaction.and_then(crate::device::Transaction::target);
             core.hardware_step();
             // A step of chance may have completed it.
             if let (false, Some(pa)) = (core.traffic.iter().any(|t| t.id == id), pa) {
@@ -390,6 +419,13 @@ impl Machine {
         let step = core.step;
         // What rule of the log reports it is not hardware's: it counts as a write of the vCPU.
         core.truth.touch(Walker::Pe(0), ipa.0, step);
+    }
+
+    /// Software takes the guest page at `ipa` for written by a device: it answers a stalled write.
+    pub fn taken_for_written(&self, ipa: Ipa) {
+        let mut core = self.core.borrow_mut();
+        let step = core.step;
+        core.truth.touch(Walker::Smmu, ipa.0, step);
     }
 
     /// EL2 has stored into the guest page at `ipa` on behalf of a vCPU, and has told the log: its write has completed.

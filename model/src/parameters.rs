@@ -55,6 +55,10 @@ pub struct SmmuParameters {
     pub outliving: bool,
     /// An erratum: commands of two kinds, or too many of one, must not follow each other without a CMD_SYNC.
     pub sync_between: bool,
+    /// IDR0.STALL_MODEL: 0 as the STE says, 1 never, 2 always.
+    pub stall_model: u8,
+    /// IDR5.STALL_MAX: how many transactions can be stalled, or have a record without an answer.
+    pub stall_max: u16,
 }
 
 /// What the PEs can do.
@@ -99,6 +103,8 @@ impl Parameters {
                 iidr: 0,
                 outliving: false,
                 sync_between: false,
+                stall_model: 1,
+                stall_max: 0,
             },
             pes: PeParameters { count: 2, hafdbs: true, conflict_aborts: true, tlb_entries: 192 },
             pace: 512,

@@ -60,6 +60,16 @@ pub struct Tally {
     pub lines_cleaned: u64,
     /// Cache lines that software has invalidated.
     pub lines_invalidated: u64,
+    /// Transactions that stalled and were recorded.
+    pub stalls: u64,
+    /// Of these, those that were tried again, and did what they were to do, before software answered.
+    pub early_retries: u64,
+    /// Transactions that stalled without a record: another one's would do, or the Event queue was full.
+    pub stalls_unrecorded: u64,
+    /// Stalled transactions that ended with their stream.
+    pub stalls_terminated: u64,
+    /// Stalled transactions that software aborted.
+    pub stalls_aborted: u64,
 }
 
 impl AddAssign for Tally {
@@ -91,5 +101,10 @@ impl AddAssign for Tally {
         self.records_lost += other.records_lost;
         self.lines_cleaned += other.lines_cleaned;
         self.lines_invalidated += other.lines_invalidated;
+        self.stalls += other.stalls;
+        self.early_retries += other.early_retries;
+        self.stalls_unrecorded += other.stalls_unrecorded;
+        self.stalls_terminated += other.stalls_terminated;
+        self.stalls_aborted += other.stalls_aborted;
     }
 }

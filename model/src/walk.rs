@@ -16,6 +16,8 @@ pub(crate) struct Regime {
     pub ipa_bits: u32,
     /// Hardware updates the dirty state.
     pub dirty: bool,
+    /// What faults stalls.
+    pub stalls: bool,
 }
 
 /// Where a walk goes on.

@@ -146,7 +146,7 @@ impl DirtyLog {
         // Hardware's last updates are visible to this CPU only behind a barrier after the CMD_SYNC (IHI 0070 §3.13.4).
         platform.barrier(Barrier::DsbSy);
         if let Some(ledger) = &space.ledger {
-            let mode = if dma.tier == DmaTier::Hardware { Harvest::Keep } else { Harvest::Assume };
+            let mode = if dma.shows_writes() { Harvest::Keep } else { Harvest::Assume };
             dma.view.tree.harvest(platform, ledger.range(), mode, |at, pages| {
                 ledger.record_pages(platform, LogSource::Dma, at, pages);
             });

@@ -26,7 +26,7 @@ pub enum LogError {
     OutsideLog(Ipa),
     /// The CPU lacks what a log of its writes needs.
     NoCpuTier,
-    /// A device's writes were to come to be known in a way that does not exist yet.
+    /// A log can't know devices' writes in this way.
     NoDmaTier(DmaTier),
     /// Writes would come to be known in weaker ways than the caller demands: these.
     Weaker(Tiers),

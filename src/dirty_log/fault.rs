@@ -4,9 +4,9 @@ use core::sync::atomic::Ordering;
 
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES};
 use crate::address_space::AddressSpace;
-use crate::hw::{Barrier, DmaTlb, Platform, Tlbi, Word};
-use crate::stage2::LeafState;
-use crate::stage2::descriptor::{Entry, S2AP_WRITE};
+use crate::hw::{Barrier, DmaTlb, Memory, Platform, Tlbi, Word};
+use crate::stage2::descriptor::{Entry, Leaf, S2AP_WRITE};
+use crate::stage2::{LeafState, Slot, Tree};
 
 /// What a vCPU's write fault came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,34 @@ pub enum WriteFault {
     Recorded,
     /// The VM may not write there: the fault is the guest's.
     Denied,
+}
+
+/// The leaf of `tree` that translates `page`, if what is written there can be logged.
+pub(super) fn logged_leaf(tree: &Tree, memory: &impl Memory, page: IpaRange) -> Option<(Slot, Leaf)> {
+    if !tree.format().covers(page) {
+        return None;
+    }
+    match tree.walk(memory, page.start()) {
+        (slot, Entry::Leaf(leaf)) if leaf.is_logged() => Some((slot, leaf)),
+        _ => None,
+    }
+}
+
+/// Makes `leaf`, as it was read in `slot`, writable-dirty, or finds it so: somebody else was faster.
+pub(super) fn permit_write(memory: &impl Memory, slot: Slot, leaf: Leaf) -> bool {
+    let word = slot.word(memory);
+    let mut seen = leaf.word;
+    while seen & S2AP_WRITE == 0 {
+        match word.compare_exchange(seen, seen | S2AP_WRITE) {
+            Ok(_) => break,
+            Err(found) => match Entry::at(slot.level, found) {
+                Entry::Leaf(leaf) if leaf.state() != LeafState::ReadOnly => seen = found,
+                // Structure can't change under shared access: somebody else's bug is not made worse.
+                _ => return false,
+            },
+        }
+    }
+    true
 }
 
 impl<D: DmaTlb> AddressSpace<'_, D> {
@@ -28,27 +56,12 @@ impl<D: DmaTlb> AddressSpace<'_, D> {
         let page = ipa.align_down(PAGE_BYTES);
         let Ok(range) = IpaRange::new(page, PAGE_BYTES) else { return WriteFault::Denied };
         let tree = &self.cpu.tree;
-        if !tree.format().covers(range) {
-            return WriteFault::Denied;
-        }
-        let (slot, Entry::Leaf(leaf)) = tree.walk(platform, page) else { return WriteFault::Denied };
-        if !leaf.is_logged() {
-            return WriteFault::Denied;
-        }
+        let Some((slot, leaf)) = logged_leaf(tree, platform, range) else { return WriteFault::Denied };
         self.write_faults.fetch_add(1, Ordering::Relaxed);
         // A block that is logged counts whole.
         self.mark_written(platform, slot.range().unwrap_or(range));
-        let word = slot.word(platform);
-        let mut seen = leaf.word;
-        while seen & S2AP_WRITE == 0 {
-            match word.compare_exchange(seen, seen | S2AP_WRITE) {
-                Ok(_) => break,
-                Err(found) => match Entry::at(slot.level, found) {
-                    Entry::Leaf(leaf) if leaf.state() != LeafState::ReadOnly => seen = found,
-                    // Structure can't change under shared access: somebody else's bug is not made worse.
-                    _ => return WriteFault::Denied,
-                },
-            }
+        if !permit_write(platform, slot, leaf) {
+            return WriteFault::Denied;
         }
         let vttbr = self.cpu.walker.vttbr(tree);
         platform.barrier(Barrier::DsbIshst);

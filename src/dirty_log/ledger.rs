@@ -1,5 +1,7 @@
 //! What EL2 knows of a log's pages and has not delivered yet.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use strandline_abi::LogSource;
 
 use super::Bitmap;
@@ -17,8 +19,8 @@ pub(crate) struct Ledger {
     dma: Bitmap,
     /// What the pages held, where devices' writes come to be known by that.
     pub digests: Option<Digests>,
-    /// Writes may have gone past it.
-    incomplete: bool,
+    /// Writes may have gone past it. It orders nothing: who sets it has the address space, and so has who reads it.
+    incomplete: AtomicBool,
 }
 
 impl Ledger {
@@ -34,7 +36,7 @@ impl Ledger {
             cpu.free(platform);
             return None;
         };
-        Some(Self { range, cpu, dma, digests: None, incomplete: false })
+        Some(Self { range, cpu, dma, digests: None, incomplete: AtomicBool::new(false) })
     }
 
     /// Adds digests, none of which is known; `false`, and nothing is done, where there is no memory for their index.
@@ -57,14 +59,15 @@ impl Ledger {
         }
     }
 
-    /// Notes that writes may go past it from now on: an invalidation did not complete.
-    pub const fn distrust(&mut self) {
-        self.incomplete = true;
+    /// Notes that writes may go past it from now on: an invalidation did not complete, or a write that should have
+    /// stalled did not.
+    pub fn distrust(&self) {
+        self.incomplete.store(true, Ordering::Relaxed);
     }
 
     /// Whether writes may have gone past it.
-    pub const fn is_incomplete(&self) -> bool {
-        self.incomplete
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete.load(Ordering::Relaxed)
     }
 
     /// The logged range.

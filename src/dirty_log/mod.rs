@@ -10,6 +10,7 @@ mod digest;
 mod error;
 mod fault;
 mod ledger;
+mod stall;
 mod start;
 mod stop;
 mod sync;
@@ -24,6 +25,7 @@ pub use digest::{DIGEST_BYTES, DigestCost, DigestKey, PAGE_WORDS};
 pub use error::LogError;
 pub use fault::WriteFault;
 pub(crate) use ledger::Ledger;
+pub use stall::StallAnswer;
 pub use start::Request;
 pub use sync::{Cleared, Delivery, Synced};
 

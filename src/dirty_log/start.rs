@@ -48,9 +48,9 @@ const fn initial_state(tier: DmaTier) -> LeafState {
     }
 }
 
-/// Whether a log can know writes in this way.
+/// Whether a log can know writes in this way: in any, but a view has to say in which.
 pub(super) const fn is_supported(tier: DmaTier) -> bool {
-    !matches!(tier, DmaTier::Stall)
+    !matches!(tier, DmaTier::None)
 }
 
 /// Frames of each bitmap emptied in one step.

@@ -8,7 +8,7 @@ use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
 use crate::address_space::AddressSpace;
 use crate::hw::{DmaTlb, Memory, Platform};
 use crate::sabotage;
-use crate::stage2::{Harvest, ViewError, Walker};
+use crate::stage2::{Harvest, Lines, ViewError, Walker};
 
 /// What a step of a sync did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,14 +167,18 @@ fn collect<P: Platform, D: DmaTlb>(
         }
         ranges.clone().for_each(|range| digest::compare(platform, space, ledger, range, clean));
         for dma in space.dma_views().filter(|dma| dma.tier != DmaTier::Digest) {
-            let mode = if dma.tier == DmaTier::Hardware { mode } else { Harvest::Assume };
+            let mode = if dma.shows_writes() { mode } else { Harvest::Assume };
             let (mut cleaned, mut hull) = (false, None);
+            let mut lines = Lines::new(dma.view.walker.coherent);
             for range in ranges.clone() {
-                cleaned |= dma.view.tree.harvest(platform, range, mode, |at, n| {
+                let found = |at, n| {
                     record(LogSource::Dma, at, n);
                     hull = Some(grown(hull, at, n));
-                });
+                };
+                let changed = |pa| lines.touch(platform, pa);
+                cleaned |= dma.view.tree.harvest_words(platform, range, mode, found, changed);
             }
+            lines.clean(platform);
             if cleaned
                 && !sabotage::NO_DMA_INVALIDATION
                 && let Some((first, end)) = hull

@@ -5,6 +5,7 @@ mod bad_input;
 mod digest;
 mod reading;
 mod sizes;
+mod stall;
 
 use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 
@@ -496,12 +497,12 @@ fn a_vm_that_ends_in_the_middle_of_a_stop_gives_every_frame_back() {
 }
 
 #[test]
-fn a_tier_that_does_not_exist_yet_is_refused() {
+fn a_view_whose_writes_are_known_in_no_way_is_refused() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Stall);
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::None);
     let mut log = DirtyLog::new(CpuTier::Hardware);
     let refused = log.start(&fake, &mut space, range(RAM, 8 * M), 0);
-    assert_eq!((refused, log.state()), (Err(LogError::NoDmaTier(DmaTier::Stall)), LogState::Off));
+    assert_eq!((refused, log.state()), (Err(LogError::NoDmaTier(DmaTier::None)), LogState::Off));
 }
 
 #[test]

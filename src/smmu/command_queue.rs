@@ -90,12 +90,10 @@ impl CommandQueue {
         device: &Device<'_, P, R>,
         commands: impl IntoIterator<Item = Command> + Clone,
     ) -> Result<(), CommandError> {
-        if self.stuck {
-            self.recover(device)?;
-        }
-        if device.errata.contains(Errata::REPEAT) && commands.clone().into_iter().next().is_some() {
-            // The second time when the first time's CMD_SYNC has completed.
-            self.execute_once(device, commands.clone())?;
+        self.ready(device)?;
+        if device.errata.contains(Errata::REPEAT) && commands.clone().into_iter().any(|c| c.invalidates()) {
+            // The second time when the first time's CMD_SYNC has completed. A stalled transaction is answered once.
+            self.execute_once(device, commands.clone().into_iter().filter(Command::invalidates))?;
         }
         self.execute_once(device, commands)
     }
@@ -144,7 +142,7 @@ impl CommandQueue {
             Command::TlbiS2Ipa { .. } => counters.tlbi_ipa.add(1),
             Command::Sync => counters.syncs.add(1),
             Command::CfgiSte { .. } | Command::CfgiAll => counters.cfgi.add(1),
-            Command::TlbiEl2All | Command::TlbiNsnhAll => {}
+            Command::TlbiEl2All | Command::TlbiNsnhAll | Command::Resume { .. } | Command::StallTerm(_) => {}
         }
     }
 
@@ -199,6 +197,14 @@ impl CommandQueue {
         });
         self.stuck = !in_time;
         if in_time { Ok(()) } else { Err(CommandError::Timeout { cons }) }
+    }
+
+    /// Fails where commands could not even be written, since earlier ones have not been consumed in time.
+    pub(super) fn ready<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+    ) -> Result<(), CommandError> {
+        if self.stuck { self.recover(device) } else { Ok(()) }
     }
 
     /// After a time-out: the queue is fit for use again if the SMMU has worked it off meanwhile. Does not wait.

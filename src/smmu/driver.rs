@@ -3,7 +3,9 @@
 use spin::Mutex;
 
 use crate::addr::{StreamId, Vmid};
-use crate::hw::{CommandCounts, DmaTlb, DmaTlbError, Platform, Scope, SizeChange};
+use crate::hw::{
+    CommandCounts, DmaTlb, DmaTlbError, Platform, Resume, ResumeError, Scope, SizeChange, Stall, StallTlb,
+};
 
 use super::bring_up::{self, Sizes};
 use super::command_queue::CommandQueue;
@@ -178,6 +180,15 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
         Ok(ViewSte::new(config, &self.features)?)
     }
 
+    /// `ste` for a stream that may stall: a write that meets a writable-clean leaf waits there. Firmware has said that
+    /// the device and what lies between it and the SMMU bear that; nothing on PCIe does (§3.12.1).
+    ///
+    /// # Errors
+    /// This SMMU never stalls.
+    pub fn stalling(&self, ste: ViewSte) -> Result<ViewSte, SmmuError> {
+        Ok(ste.stalling(&self.features)?)
+    }
+
     /// Sends `stream` through the view of `ste`, made by this SMMU's [`Smmu::view`]. The view's tables are complete,
     /// and on an SMMU that is not coherent cleaned.
     ///
@@ -195,6 +206,9 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// (§3.21.3); TLB entries of the VMID remain. Detaching a stream that is not attached does the same again, so a
     /// detach that failed can be repeated, until its device is known to have stopped.
     ///
+    /// What of a stream that may stall ([`Smmu::stalling`]) had stalled is marked for termination (§4.7.2), and must not
+    /// be answered any more: [`super::StallQueue::detach`] is the way for such a stream.
+    ///
     /// # Errors
     /// The stream is beyond the table. Or the SMMU did not carry the commands out: it may still use the view, and the
     /// stream is quarantined: it is not attached again, whatever a repeated detach says.
@@ -203,12 +217,28 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
         streams.detach(&self.device, &mut self.commands.lock(), stream)
     }
 
+    /// Whether the STE of `stream` lets it through.
+    pub(super) fn is_attached(&self, stream: StreamId) -> bool {
+        self.streams.lock().is_attached(&self.device, stream)
+    }
+
     /// Gives `sink` the event records that are there, oldest first, at most as many as the queue holds. Call it from
     /// the Event queue's interrupt, or now and then.
     ///
     /// `sink` runs with the Event queue locked: it may not call this method.
     pub fn drain_events(&self, sink: impl FnMut(&FaultEvent)) -> Drained {
-        self.events.lock().drain(&self.device, sink)
+        self.drain_some_events(u32::MAX, sink)
+    }
+
+    /// [`Smmu::drain_events`] of `most` records at the most. The others stay in the queue: an SMMU whose queue is full
+    /// keeps stalled transactions until it can record them (§7.2.1).
+    pub fn drain_some_events(&self, most: u32, sink: impl FnMut(&FaultEvent)) -> Drained {
+        self.events.lock().drain(&self.device, most, sink)
+    }
+
+    /// How many records the Event queue holds.
+    pub(super) fn event_capacity(&self) -> u32 {
+        self.events.lock().capacity()
     }
 
     /// Acknowledges the global errors that are active, and repairs the Command queue, unless a core is waiting behind
@@ -234,6 +264,24 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
 
     fn execute(&self, commands: impl IntoIterator<Item = Command> + Clone) -> Result<(), CommandError> {
         self.commands.lock().execute(&self.device, commands)
+    }
+}
+
+impl<P: Platform, R: Registers> StallTlb for Smmu<'_, P, R> {
+    fn resume(&self, stall: &Stall, how: Resume) -> Result<(), ResumeError> {
+        let command = Command::Resume { stream: stall.stream, stag: stall.stag, how };
+        let mut commands = self.commands.lock();
+        let not_issued = |error: CommandError| ResumeError { error: error.into(), issued: false };
+        commands.ready(&self.device).map_err(not_issued)?;
+        match commands.execute(&self.device, [command]) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // Of the batch's two commands the one that was refused was not carried out.
+                let refused =
+                    matches!(error, CommandError::Refused { command: c, .. } if c.0 == command.words());
+                Err(ResumeError { error: error.into(), issued: !refused })
+            }
+        }
     }
 }
 

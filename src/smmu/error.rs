@@ -92,6 +92,8 @@ pub enum Stage2Error {
         /// What there is.
         available: Httu,
     },
+    /// A stream that may stall on an SMMU that always terminates.
+    Stall,
 }
 
 impl fmt::Display for Stage2Error {
@@ -115,6 +117,7 @@ impl fmt::Display for Stage2Error {
             Self::HardwareUpdate { asked, available } => {
                 write!(f, "hardware update {asked:?} asked for, the SMMU has {available:?}")
             }
+            Self::Stall => f.write_str("the SMMU cannot stall transactions"),
         }
     }
 }
@@ -159,6 +162,8 @@ pub enum SmmuError {
     VmidQuarantined(Vmid),
     /// Commands were not carried out.
     Command(CommandError),
+    /// A stalled transaction could not be answered.
+    Unanswered(DmaTlbError),
 }
 
 impl fmt::Display for SmmuError {
@@ -185,6 +190,7 @@ impl fmt::Display for SmmuError {
                 write!(f, "VMID {:#x} is out of use: its last invalidation did not complete", vmid.0)
             }
             Self::Command(error) => write!(f, "SMMU: {error}"),
+            Self::Unanswered(error) => write!(f, "a stalled transaction could not be answered: {error}"),
         }
     }
 }

@@ -19,8 +19,8 @@ pub struct Drained {
     pub records: u32,
     /// The queue had overflowed: records were lost.
     pub overflowed: bool,
-    /// As many records as the queue holds were read, and there are more: call again, since the queue may not have
-    /// run empty and so may not interrupt again.
+    /// As many records as the queue holds, or as were asked for, were read, and there are more: call again, since the
+    /// queue may not have run empty and so may not interrupt again.
     pub more: bool,
 }
 
@@ -44,6 +44,11 @@ impl EventQueue {
         EVENT_BYTES << bits
     }
 
+    /// How many records it holds.
+    pub(super) const fn capacity(&self) -> u32 {
+        self.ring.len()
+    }
+
     /// Gives the registers the empty queue, no overflow pending. CR0.EVENTQEN is 0; the base comes first, since it
     /// decides which index bits exist (§6.3.26).
     ///
@@ -59,19 +64,21 @@ impl EventQueue {
         device.registers.write32(Register32::EventqCons, 0);
     }
 
-    /// Gives `sink` the records that are there, oldest first, at most as many as the queue holds.
+    /// Gives `sink` the records that are there, oldest first, at most `most` and at most as many as the queue holds.
     pub(super) fn drain<P: Platform, R: Registers>(
         &mut self,
         device: &Device<'_, P, R>,
+        most: u32,
         mut sink: impl FnMut(&FaultEvent),
     ) -> Drained {
         let mut drained = Drained::default();
+        let most = most.min(self.ring.len());
         // Every pass but the last reads a record, or acknowledges an overflow.
         for _ in 0..=self.ring.len() {
             let (prod, overflowed) = self.poll(device);
             drained.overflowed |= overflowed;
             let waiting = self.ring.used(prod, self.cons);
-            let count = waiting.min(self.ring.len() - drained.records);
+            let count = waiting.min(most - drained.records);
             drained.more = waiting > count;
             if count == 0 && !overflowed {
                 return drained;

@@ -170,6 +170,17 @@ impl FaultEvent {
     }
 }
 
+impl FaultEvent {
+    /// The page that was to be written where the record is of a write that stage 2 did not permit.
+    #[must_use]
+    pub fn denied_write(&self) -> Option<Ipa> {
+        let write = self.kind == FaultKind::Permission
+            && self.access == Some(Access::Write)
+            && self.class == Some(FaultClass::Input);
+        self.ipa.filter(|_| write)
+    }
+}
+
 fn decode_access(word1: u64) -> Access {
     match (EVENT1::RNW.is_set(word1), EVENT1::IND.is_set(word1)) {
         (false, _) => Access::Write,
@@ -235,6 +246,17 @@ mod tests {
         let event = FaultEvent::decode(raw);
         assert_eq!((event.kind, event.stall), (FaultKind::Permission, Some(0xbeef)));
         assert_eq!(event.to_string(), "stream 0x100: Permission, writing 0x40000000, stalled");
+    }
+
+    #[test]
+    fn only_a_write_that_stage_2_did_not_permit_is_a_denied_write() {
+        let denied = |kind, word1| FaultEvent::decode([kind, word1, 0, 0x4000_1000]).denied_write();
+        assert_eq!(denied(0x13, 0x0000_0280_8000_0000), Some(Ipa(0x4000_1000)));
+        assert_eq!(denied(0x13, 0x0000_0280_0000_0000), Some(Ipa(0x4000_1000)), "stalled or not");
+        assert_eq!(denied(0x13, 0x0000_0288_8000_0000), None, "a read");
+        assert_eq!(denied(0x13, 0x0000_0200_8000_0000), None, "of stage 1");
+        assert_eq!(denied(0x13, 0x0000_0180_8000_0000), None, "of a stage-1 walk");
+        assert_eq!(denied(0x10, 0x0000_0280_8000_0000), None, "nothing mapped");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod registers;
 mod ring;
 pub mod spec;
 mod stage2_config;
+mod stall;
 mod stream_table;
 #[cfg(test)]
 mod testing;
@@ -43,3 +44,4 @@ pub use limits::{Ability, Limits};
 pub use note::{Note, Notes};
 pub use registers::{Mmio, Registers};
 pub use stage2_config::{Stage2Config, ViewSte};
+pub use stall::StallQueue;

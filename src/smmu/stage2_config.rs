@@ -4,7 +4,7 @@
 use crate::addr::{PAGE_SHIFT, Pa, Vmid};
 
 use super::error::Stage2Error;
-use super::features::{Features, Httu};
+use super::features::{Features, Httu, StallModel};
 use super::spec::ste::{STE_WORDS, STE0, STE1, STE2, STE3};
 
 /// The least IPA bits a VMSAv8-64 walk takes without small translation tables (S2T0SZ at most 39).
@@ -54,6 +54,18 @@ impl ViewSte {
         words[2] = word2(config, features);
         words[3] = STE3::S2TTB.val(config.root.0 >> STE3::S2TTB.shift).value;
         Ok(Self { words })
+    }
+
+    /// The same for a stream that may stall (S2S; not among what STEs of one VMID must agree in, §5.2.1).
+    ///
+    /// # Errors
+    /// The SMMU never stalls: the STE would be ILLEGAL (§5.5).
+    pub fn stalling(mut self, features: &Features) -> Result<Self, Stage2Error> {
+        if features.stall_model != StallModel::Both {
+            return Err(Stage2Error::Stall);
+        }
+        self.words[2] |= STE2::S2S::SET.value;
+        Ok(self)
     }
 
     /// The words, word 0 with V=1.
@@ -196,6 +208,16 @@ mod tests {
         assert_eq!(with(Httu::None), 0x046c_3559_0000_0005);
         assert_eq!(with(Httu::AccessFlag), 0x054c_3559_0000_0005);
         assert_eq!(with(Httu::Dirty), 0x05cc_3559_0000_0005);
+    }
+
+    #[test]
+    fn stream_that_may_stall_has_one_bit_more_and_none_where_nothing_stalls() {
+        // S2S is bit 185 of the entry: 57 of word 2.
+        let stalls = Features { stall_model: StallModel::Both, ..QEMU_FEATURES };
+        let ste = ViewSte::new(&CONFIG, &stalls).unwrap();
+        let stalling = ste.stalling(&stalls).unwrap();
+        assert_eq!(stalling.words()[2], 0x066c_3559_0000_0005);
+        assert_eq!(ste.stalling(&QEMU_FEATURES), Err(Stage2Error::Stall));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::registers::Registers;
 use super::spec::command::Command;
 use super::spec::pages::{Register32, Register64};
 use super::spec::registers::{STRTAB_BASE, STRTAB_BASE_CFG};
-use super::spec::ste::{L1STD, L1STD_BYTES, STE_BYTES, STE_WORDS, STE0, STE1};
+use super::spec::ste::{L1STD, L1STD_BYTES, STE_BYTES, STE_WORDS, STE0, STE1, STE2};
 use super::stage2_config::ViewSte;
 
 /// StreamID bits a level-2 table resolves: 64 STEs fill one 4 KiB frame. The other splits (8 and 10) would need
@@ -125,7 +125,7 @@ impl StreamTable {
         install(device, commands, stream, entry, ste).map_err(|error| {
             // What the SMMU has taken in is unknown: the STE says abort, and if commands still work they say so too.
             // The caller hears of the first failure.
-            if remove(device, commands, stream, entry).is_err() {
+            if remove_and_terminate(device, commands, stream, entry).is_err() {
                 self.quarantine(device, entry);
             }
             SmmuError::Command(error)
@@ -147,7 +147,7 @@ impl StreamTable {
         self.check_range(stream)?;
         let Some(entry) = self.find(device, stream) else { return Ok(()) };
         let attached = is_attached(device, entry);
-        remove(device, commands, stream, entry).map_err(|error| {
+        remove_and_terminate(device, commands, stream, entry).map_err(|error| {
             if attached {
                 self.quarantine(device, entry);
             }
@@ -165,6 +165,12 @@ impl StreamTable {
         let word = &device.platform.words(entry, STE_WORDS)[1];
         word.store(word.load() | STE1::SW_RESERVED::Quarantined.value);
         self.quarantined_streams += 1;
+    }
+
+    /// Whether the STE of `stream` lets it through, as it stands in memory.
+    pub(super) fn is_attached<P: Memory, R>(&self, device: &Device<'_, P, R>, stream: StreamId) -> bool {
+        self.check_range(stream).is_ok()
+            && self.find(device, stream).is_some_and(|entry| is_attached(device, entry))
     }
 
     fn check_range(&self, stream: StreamId) -> Result<(), SmmuError> {
@@ -269,6 +275,21 @@ fn remove<P: Platform, R: Registers>(
     let abort = STE0::V::SET + STE0::CONFIG::Abort;
     device.platform.words(entry, 1)[0].store(abort.value);
     publish(device, commands, stream, entry)
+}
+
+/// [`remove`], and what had stalled under the STE ends: only when every new transaction aborts (§4.7.2). The body of
+/// the STE says whether any could stall.
+fn remove_and_terminate<P: Platform, R: Registers>(
+    device: &Device<'_, P, R>,
+    commands: &mut CommandQueue,
+    stream: StreamId,
+    entry: Pa,
+) -> Result<(), CommandError> {
+    remove(device, commands, stream, entry)?;
+    if STE2::S2S.is_set(device.platform.words(entry, STE_WORDS)[2].load()) {
+        commands.execute(device, [Command::StallTerm(stream)])?;
+    }
+    Ok(())
 }
 
 /// Makes an STE visible as it stands, and makes the SMMU forget what it had of it.

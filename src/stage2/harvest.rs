@@ -1,6 +1,6 @@
 //! Harvesting: one pass that reads, and where asked cleans, the dirty state of a range.
 
-use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
+use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT, Pa};
 use crate::hw::{Memory, Word};
 use crate::stage2::descriptor::{self, Entry, S2AP_WRITE};
 use crate::stage2::tree::{ENTRIES, Tree};
@@ -28,7 +28,20 @@ impl Tree {
         memory: &impl Memory,
         range: IpaRange,
         mode: Harvest,
+        dirty: impl FnMut(Ipa, u64),
+    ) -> bool {
+        self.harvest_words(memory, range, mode, dirty, |_| ())
+    }
+
+    /// [`Tree::harvest`]; `changed` is given the address of each word that was cleaned, in ascending order inside a
+    /// table.
+    pub(crate) fn harvest_words(
+        &self,
+        memory: &impl Memory,
+        range: IpaRange,
+        mode: Harvest,
         mut dirty: impl FnMut(Ipa, u64),
+        mut changed: impl FnMut(Pa),
     ) -> bool {
         let mut cleaned = false;
         let mut at = range.start();
@@ -40,7 +53,7 @@ impl Tree {
                 let index = (slot.pa.0 & (PAGE_BYTES - 1)) / 8;
                 let count = left.min(ENTRIES as u64 - index);
                 let words = memory.words(slot.pa, count as usize);
-                cleaned |= pages(words, at, mode, &mut dirty);
+                cleaned |= pages(words, at, mode, &mut dirty, |i| changed(slot.pa.offset(i * 8)));
                 at = at.offset(count * PAGE_BYTES);
                 continue;
             }
@@ -49,6 +62,9 @@ impl Tree {
             {
                 let whole = slot.range().filter(|_| mode != Harvest::Assume).unwrap_or(part);
                 dirty(whole.start(), whole.pages());
+                if clean {
+                    changed(slot.pa);
+                }
                 cleaned |= clean;
             }
             at = part.end();
@@ -57,12 +73,22 @@ impl Tree {
     }
 }
 
-/// Harvests adjacent entries of a level-3 table, the first of which translates `at`.
-fn pages<W: Word>(words: &[W], at: Ipa, mode: Harvest, dirty: &mut impl FnMut(Ipa, u64)) -> bool {
+/// Harvests adjacent entries of a level-3 table, the first of which translates `at`; `changed` is given the index of each
+/// that was cleaned.
+fn pages<W: Word>(
+    words: &[W],
+    at: Ipa,
+    mode: Harvest,
+    dirty: &mut impl FnMut(Ipa, u64),
+    mut changed: impl FnMut(u64),
+) -> bool {
     let mut cleaned = false;
     for (i, word) in words.iter().enumerate() {
         if let Some(clean) = leaf_dirty(word, word.load(), mode) {
             dirty(at.offset(i as u64 * PAGE_BYTES), 1);
+            if clean {
+                changed(i as u64);
+            }
             cleaned |= clean;
         }
     }

@@ -6,7 +6,7 @@ use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::descriptor::{self, Entry, Leaf, S2AP_WRITE, entry_bytes};
 use crate::stage2::tree::{Contents, ENTRIES, LeafCounts, Slot, Tree};
 use crate::stage2::view::{BATCH, Batch, Published, Swap, View, ViewError, Walker};
-use crate::stage2::{Retired, Rights};
+use crate::stage2::{Lines, Retired, Rights};
 
 /// A merge under way: stepped, so that no step is long.
 #[derive(Debug)]
@@ -71,6 +71,7 @@ impl Merge {
     {
         let (mut batch, from) = (Batch::new(), self.at);
         let room = if self.leaves_only { 0 } else { retired.room().min(BATCH) };
+        let mut lines = Lines::new(view.walker.is_coherent());
         self.looked = 0;
         for _ in 0..STEP_LEAVES {
             if self.at >= self.range.end()
@@ -87,6 +88,7 @@ impl Merge {
                 Found::Leaf(slot, leaf) => {
                     if leaf.is_logged() && leaf.word & S2AP_WRITE == 0 {
                         slot.word(platform).fetch_or(S2AP_WRITE);
+                        lines.touch(platform, slot.pa);
                     }
                     slot
                 }
@@ -95,6 +97,7 @@ impl Merge {
             let Some(entry) = slot.range() else { break };
             self.at = entry.end();
         }
+        lines.clean(platform);
         self.publish(platform, view, &batch, retired).inspect_err(|_| self.at = from)?;
         Ok(self.at >= self.range.end())
     }

@@ -3,11 +3,11 @@
 use crate::addr::{Ipa, IpaRange, PageSize};
 use crate::frames::{FrameReserve, Frames};
 use crate::hw::{Cpu, Memory, Word};
-use crate::stage2::Tree;
 use crate::stage2::builder::{self, SplitLayout};
 use crate::stage2::descriptor::{self, Entry, Leaf, LeafState, S2AP_WRITE, entry_bytes};
 use crate::stage2::tree::{LeafCounts, Slot, free_table};
 use crate::stage2::view::{Batch, Published, Swap, View, ViewError, Walker};
+use crate::stage2::{Lines, Tree};
 
 /// What a split takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Split {
     {
         let (mut batch, from) = (Batch::new(), self.at);
         let before = self.reserve.left();
-        let mut cleaned = false;
+        let (mut cleaned, mut lines) = (false, Lines::new(view.walker.is_coherent()));
         for _ in 0..STEP_LEAVES {
             if self.at >= self.range.end() || batch.is_full() || before - self.reserve.left() >= STEP_TABLES {
                 break;
@@ -122,11 +122,15 @@ impl Split {
             if let Some(block) = block_to_split(entry, self.inside) {
                 let swap = self.prepare(platform, view, slot, block);
                 batch.push(swap.inspect_err(|_| discard(platform, batch.swaps()))?);
-            } else if let Entry::Leaf(leaf) = entry {
-                cleaned |= self.settle(platform, slot, leaf);
+            } else if let Entry::Leaf(leaf) = entry
+                && self.settle(platform, slot, leaf)
+            {
+                cleaned = true;
+                lines.touch(platform, slot.pa);
             }
             self.at = entry_range.end().min(self.range.end());
         }
+        lines.clean(platform);
         self.publish(platform, view, &batch, cleaned).inspect_err(|_| self.at = from)?;
         Ok(self.at >= self.range.end())
     }

@@ -6,7 +6,7 @@ use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, SizeChange, Tlbi, Vttbr, Word};
 use crate::stage2::descriptor::{AF, S2AP_WRITE};
 use crate::stage2::tree::{Contents, Slot};
-use crate::stage2::{LeafCounts, Tree, nt};
+use crate::stage2::{LeafCounts, Lines, Tree, nt};
 
 /// Why a change of a view did not complete. What was unlinked by it must not be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +27,7 @@ impl fmt::Display for ViewError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HoldTimeout => f.write_str("a vCPU did not stop in time"),
-            Self::Dma(DmaTlbError::Timeout) => f.write_str("the SMMU did not complete a CMD_SYNC in time"),
-            Self::Dma(DmaTlbError::Command(code)) => {
-                write!(f, "the SMMU refused a command (CERROR {code:#x})")
-            }
+            Self::Dma(error) => error.fmt(f),
             Self::Foreign(word) => write!(f, "a descriptor was changed by somebody else: {word:#018x}"),
             Self::ReserveShort => f.write_str("fewer table frames were reserved than are needed"),
             Self::SizeFixed => f.write_str("the SMMU can't bear that a translation's size changes"),
@@ -258,9 +255,9 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
 
     fn publish(&self, platform: &P, _tree: &Tree, batch: &Batch) -> Published {
         let stored = |swaps: &[Swap]| {
-            if !self.coherent {
-                clean(platform, swaps);
-            }
+            let mut lines = Lines::new(self.coherent);
+            swaps.iter().for_each(|swap| lines.touch(platform, swap.slot.pa));
+            lines.clean(platform);
         };
         let invalidate = || self.tlb.invalidate(self.vmid, Scope::All).map_err(ViewError::Dma);
         platform.barrier(Barrier::behind_tables(self.coherent));
@@ -289,20 +286,6 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
         self.tlb.sync().map_err(ViewError::Dma)?;
         platform.barrier(Barrier::DsbSy);
         Ok(())
-    }
-}
-
-/// Bytes cleaned at once: a cache line of nearly every core.
-const CLEANED_AT_ONCE: u64 = 64;
-
-/// Cleans the descriptors where `swaps` are made, in ascending order, to the point of coherency: each line once.
-fn clean(cpu: &impl Cpu, swaps: &[Swap]) {
-    let mut last = None;
-    for swap in swaps {
-        let line = swap.slot.pa.align_down(CLEANED_AT_ONCE);
-        if last.replace(line) != Some(line) {
-            cpu.clean_to_poc(line, CLEANED_AT_ONCE);
-        }
     }
 }
 

@@ -24,7 +24,7 @@ impl Core {
             Err(reason) => reason,
         };
         self.tally.translated_refused += 1;
-        self.record_event(stream, pa, false, reason);
+        self.record_event(stream, pa, false, reason, None);
         false
     }
 }

@@ -116,6 +116,12 @@ impl Core {
                 self.smmu.invalidations.push((reach, step));
             }
             0x30 => self.smmu.invalidations.push((Reach::All, step)),
+            0x44 | 0x45 if self.parameters.smmu.stall_model == 1 => return Err(ILLEGAL),
+            0x44 => {
+                let (stream, stag) = (bits(word0, 32, 32) as u32, bits(word1, 0, 16) as u16);
+                self.resume_stalled(stream, stag, bits(word0, 12, 1) != 0);
+            }
+            0x45 => self.terminate_stalled(bits(word0, 32, 32) as u32),
             0x46 => {
                 if self.smmu.syncs_held || self.random.coin() {
                     return Ok(false);

@@ -20,21 +20,37 @@ const fn number(reason: Reason) -> Option<u64> {
     }
 }
 
+impl Smmu {
+    /// How many records wait for software.
+    pub const fn events_waiting(&self) -> u32 {
+        let mask = Self::ring_mask(self.eventq_base);
+        (self.eventq_prod & mask).wrapping_sub(self.eventq_cons & mask) & mask
+    }
+
+    /// Whether a record can be written (§7.2.1).
+    pub const fn event_queue_is_writable(&self) -> bool {
+        let full = self.events_waiting() > Self::ring_mask(self.eventq_base) / 2;
+        self.cr0ack & EVENTQEN != 0 && !full
+    }
+}
+
 impl Core {
-    /// Records why a transaction was aborted, or loses the record.
-    pub fn record_event(&mut self, stream: u32, ipa: u64, write: bool, reason: Reason) {
+    /// Records why a transaction was aborted, or is stalled with a tag; loses the record where the queue is full.
+    pub fn record_event(&mut self, stream: u32, ipa: u64, write: bool, reason: Reason, stag: Option<u16>) {
         let Some(number) = number(reason).filter(|_| self.smmu.cr0ack & EVENTQEN != 0) else { return };
         let mask = Smmu::ring_mask(self.smmu.eventq_base);
-        let (prod, cons) = (self.smmu.eventq_prod & mask, self.smmu.eventq_cons & mask);
-        if prod.wrapping_sub(cons) & mask > mask / 2 {
+        let prod = self.smmu.eventq_prod & mask;
+        if !self.smmu.event_queue_is_writable() {
             // Full: OVFLG becomes the opposite of OVACKFLG.
             self.smmu.eventq_prod = prod | !self.smmu.eventq_cons & OVERFLOW;
             self.tally.records_lost += 1;
             return;
         }
         let translated = number >= 0x10;
+        let stall = stag.map_or(0, |stag| 1 << 31 | u64::from(stag));
         // RnW; of a translation fault S2 and CLASS=IN as well.
-        let word1 = u64::from(!write) << 35 | if translated { 0x0280_0000_0000 & !(1 << 35) } else { 0 };
+        let word1 =
+            u64::from(!write) << 35 | stall | if translated { 0x0280_0000_0000 & !(1 << 35) } else { 0 };
         let ipa_word = if translated { ipa & !0xfff } else { 0 };
         let record = [number | u64::from(stream) << 32, word1, ipa, ipa_word];
         let pa = (self.smmu.eventq_base & 0x00ff_ffff_ffff_ffe0) + u64::from(prod & mask >> 1) * 32;

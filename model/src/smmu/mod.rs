@@ -5,6 +5,7 @@ mod ats;
 mod commands;
 mod events;
 mod registers;
+mod stalls;
 mod stream_table;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use std::collections::VecDeque;
 use crate::core::Core;
 use crate::parameters::SmmuParameters;
 use crate::tlb::{Reach, Tlb};
+pub(crate) use stalls::Stalled;
 use stream_table::{CachedSte, ConfigInvalidation};
 
 /// CR0.SMMUEN.
@@ -60,6 +62,8 @@ pub(crate) struct Smmu {
     /// What was in the configuration caches, and in the TLBs, at reset may still be there (§3.11).
     reset_config: bool,
     reset_tlb: bool,
+    /// Records of stalled transactions that have no answer yet.
+    pub stalls: Vec<Stalled>,
     /// From this step on it answers nothing.
     pub dead_from: Option<u64>,
     /// Errors that the next commands are answered with.
@@ -97,6 +101,7 @@ impl Smmu {
             level1: vec![],
             invalidations: vec![],
             config_invalidations: vec![],
+            stalls: vec![],
             reset_config: true,
             reset_tlb: true,
             dead_from: None,
@@ -118,8 +123,9 @@ impl Smmu {
 /// IDR0, IDR1, IDR3, IDR5, IIDR, AIDR (§6.3.1 to §6.3.8).
 fn identification(parameters: &SmmuParameters) -> [u32; 6] {
     let flag = |on: bool, bit: u32| u32::from(on) << bit;
-    // S2P, S1P, TTF=AArch64, ASID16, TTENDIAN=little, STALL_MODEL=terminate, TERM_MODEL.
-    let idr0 = 0x0540_100b
+    // S2P, S1P, TTF=AArch64, ASID16, TTENDIAN=little, TERM_MODEL.
+    let idr0 = 0x0440_100b
+        | u32::from(parameters.stall_model) << 24
         | flag(parameters.coherent, 4)
         | flag(parameters.ats, 10)
         | u32::from(parameters.httu) << 6
@@ -129,7 +135,7 @@ fn identification(parameters: &SmmuParameters) -> [u32; 6] {
     let idr1 = 0x0273_0010;
     let idr3 = 0x10 | flag(parameters.range_invalidation, 10) | u32::from(parameters.bbml) << 11;
     // 48-bit addresses, 4 KiB granule.
-    let idr5 = 0x15;
+    let idr5 = 0x15 | u32::from(parameters.stall_max) << 16;
     // Access flags of tables are of SMMUv3.4, which SMMUv3.3 may have as well (§2.9).
     let aidr = match parameters.httu {
         3 => 3,
@@ -150,6 +156,7 @@ impl Core {
         if self.smmu_is_dead() {
             return;
         }
+        self.watch_stalls();
         if self.random.chance(256) {
             self.smmu.answer();
         } else {

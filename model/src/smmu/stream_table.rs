@@ -18,6 +18,8 @@ const S2HA: u64 = 0x0100_0000_0000_0000;
 /// S2IR0 and S2OR0, and both write-back.
 const CACHEABILITY: u64 = 0x0000_0f00_0000_0000;
 const WRITE_BACK: u64 = 0x0000_0500_0000_0000;
+/// S2S.
+const S2S: u64 = 0x0200_0000_0000_0000;
 /// S2AA64.
 const S2AA64: u64 = 0x0008_0000_0000_0000;
 
@@ -63,6 +65,7 @@ impl CachedSte {
                 start_level: 2u64.saturating_sub(self.words[2] >> 38 & 3) as u8,
                 ipa_bits: 64 - (self.words[2] >> 32 & 0x3f) as u32,
                 dirty: self.words[2] & S2HD != 0,
+                stalls: self.words[2] & S2S != 0,
             }),
             word if word & 0x9 == 0x1 => Decoded::Refused(Reason::SteAborts),
             _ => Decoded::Refused(Reason::BadSte),
@@ -137,6 +140,8 @@ impl Core {
             (word2 & (S2HA | S2HD) == S2HD, "S2HD without S2HA"),
             (word2 & S2AA64 == 0, "no AArch64 tables"),
             (word2 & 0xff00 != 0 && !smmu.vmid16, "a VMID of 16 bits"),
+            (word2 & S2S != 0 && smmu.stall_model == 1, "S2S where nothing stalls"),
+            (word2 & S2S == 0 && smmu.stall_model == 2, "no S2S where everything stalls"),
         ];
         rules.into_iter().find(|(broken, _)| ste.translates() && *broken).map(|(_, why)| why)
     }

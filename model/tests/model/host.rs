@@ -9,15 +9,19 @@ use strandline::address_space::AddressSpace;
 use strandline::dirty_log::WriteFault;
 use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
-use strandline::smmu::Smmu;
+use strandline::smmu::{Smmu, StallQueue};
 use strandline_model::{Machine, ModelWord, SmmuPort};
 
 use crate::frames::frames_of_machine;
+use crate::gate::Gate;
+use crate::stalls::StallDesk;
 
 /// The driver on a host.
 pub type Driver<'a> = Smmu<'a, Host<'a>, SmmuPort>;
 /// The address space of a VM on a host.
-pub type Space<'a> = AddressSpace<'a, Driver<'a>>;
+pub type Space<'a> = AddressSpace<'a, Gate<'a>>;
+/// The stalled transactions of a host's SMMU.
+pub type Stalls<'a> = StallQueue<'a, 'a, Host<'a>, SmmuPort>;
 
 /// What the host does wrongly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +42,18 @@ pub enum Mischief {
     BitDroppedOnFailedDelivery,
     /// nT is cleared from no block.
     NtLeft,
+    /// Stalled writes are tried again before the entry that forbade them is invalidated.
+    ResumedBeforeInvalidation,
+    /// Some stalled transactions are forgotten.
+    StallForgotten,
+    /// The stalled transactions of a stream that is taken away are not ended.
+    NoStallTerm,
+    /// A stream's stalled transactions are ended where one of them was to be answered.
+    StallTermForResume,
+    /// Stalled transactions are answered twice.
+    AnsweredTwice,
+    /// A stall view that was cleaned is not invalidated.
+    StallViewNotInvalidated,
 }
 
 const WRITE: u64 = 1 << 7;
@@ -60,8 +76,9 @@ struct Bell<'a> {
     failing: Cell<bool>,
     /// Bits that are set while a delivery fails are lost.
     forgetful: bool,
-    /// nT stays where it is.
-    keeps_nt: bool,
+    /// The driver is at work: whoever else needs it waits.
+    driving: Cell<bool>,
+    mischief: Mischief,
 }
 
 /// A word whose every access lets faults be answered first.
@@ -77,6 +94,7 @@ pub struct Host<'a> {
     words: Vec<HostWord<'a>>,
     bell: Rc<Bell<'a>>,
     space: RefCell<Option<Space<'a>>>,
+    pub stalls: StallDesk<'a>,
     /// Faults answered.
     pub recorded: Cell<u64>,
     /// Faults that were made the guest's where its memory is mapped.
@@ -97,6 +115,12 @@ impl Bell<'_> {
 
     /// What is stored in place of `value`.
     fn washed(&self, value: u64) -> u64 {
+        let (stall_term, resume) = (value & 0xffff_ffff == 0x45, value & 0xffff_cfff == 0x44);
+        match self.mischief {
+            Mischief::NoStallTerm if stall_term => return 0x46,
+            Mischief::StallTermForResume if resume => return value & !0xffff | 0x45,
+            _ => {}
+        }
         if self.washing.get() && value & RAM_LEAF == RAM_LEAF { value & !WRITE } else { value }
     }
 
@@ -123,7 +147,7 @@ impl Word for HostWord<'_> {
 
     fn fetch_and(&self, mask: u64) -> u64 {
         self.bell.ring();
-        let mask = if self.bell.keeps_nt && mask == !NT { u64::MAX } else { mask };
+        let mask = if self.bell.mischief == Mischief::NtLeft && mask == !NT { u64::MAX } else { mask };
         self.bell.seen(self.word.fetch_and(mask))
     }
 
@@ -136,12 +160,12 @@ impl Word for HostWord<'_> {
 impl<'a> Host<'a> {
     pub fn new(machine: Machine, mischief: Mischief) -> Self {
         let forgetful = mischief == Mischief::BitDroppedOnFailedDelivery;
-        let keeps_nt = mischief == Mischief::NtLeft;
-        let bell = Rc::new(Bell { forgetful, keeps_nt, ..Bell::default() });
+        let bell = Rc::new(Bell { forgetful, mischief, ..Bell::default() });
         let word = |word: &ModelWord| HostWord { word: word.clone(), bell: Rc::clone(&bell) };
         let words = machine.all_words().iter().map(word).collect();
         let (space, recorded, denied) = (RefCell::new(None), Cell::new(0), Cell::new(0));
-        Self { machine, mischief, words, bell, space, recorded, denied }
+        let stalls = StallDesk::default();
+        Self { machine, mischief, words, bell, space, stalls, recorded, denied }
     }
 
     /// From now on faults are answered, in `space`.
@@ -207,6 +231,9 @@ impl<'a> Host<'a> {
         if self.bell.handling.replace(true) {
             return;
         }
+        if !self.bell.driving.get() && self.stalls.are_due(&self.machine) {
+            self.stalls.attend(self, space);
+        }
         while let Some(fault) = self.machine.take_write_fault() {
             match space.write_fault(self, fault.ipa) {
                 WriteFault::Recorded => self.recorded.set(self.recorded.get() + 1),
@@ -216,6 +243,22 @@ impl<'a> Host<'a> {
             self.machine.resume(fault.pe);
         }
         self.bell.handling.set(false);
+    }
+
+    /// Does `act`, which is with the driver: nobody else can use that meanwhile.
+    pub fn driving<T>(&self, act: impl FnOnce() -> T) -> T {
+        let before = self.bell.driving.replace(true);
+        let result = act();
+        self.bell.driving.set(before);
+        result
+    }
+
+    /// Reads what event records there are, and answers what has stalled.
+    pub fn attend(&self) {
+        if !self.bell.handling.replace(true) {
+            self.stalls.attend(self, &self.space());
+            self.bell.handling.set(false);
+        }
     }
 
     /// Lets hardware run for a while, faults being answered.

@@ -3,6 +3,7 @@
 mod broken;
 mod catches;
 mod frames;
+mod gate;
 mod guest;
 mod host;
 mod life;
@@ -14,4 +15,5 @@ mod ranges;
 mod rules;
 mod shadow;
 mod smmus;
+mod stalls;
 mod vm;

@@ -70,6 +70,20 @@ fn write_protecting(seed: u64) -> Parameters {
     parameters
 }
 
+/// Devices that may stall behind an SMMU without dirty state, of every break-before-make level, some not coherent, some
+/// whose TLB entries outlive an invalidation, with few places for what has stalled.
+fn stalling(seed: u64) -> Parameters {
+    let mut parameters = Parameters::new(seed);
+    (parameters.smmu.httu, parameters.smmu.stall_model) = (seed as u8 % 2, 0);
+    parameters.smmu.stall_max = 1 + (seed % 8) as u16;
+    parameters.smmu.bbml = [2, 1, 2, 0, 2, 1, 2][(seed % 7) as usize];
+    parameters.smmu.coherent = !seed.is_multiple_of(3);
+    parameters.smmu.range_invalidation = !seed.is_multiple_of(5);
+    parameters.pes.hafdbs = !seed.is_multiple_of(4);
+    parameters.smmu.outliving = seed % 11 < 3;
+    parameters
+}
+
 /// Lives with all that is checked of them; what was met in them all.
 fn lives(seeds: Range<u64>, mix: Mix, machine: impl Fn(u64) -> Parameters) -> Met {
     let mut sum = Met::default();
@@ -153,10 +167,32 @@ fn write_faults_of_several_vcpus_lose_nothing_and_end() {
     assert!(met.faults_answered > 4_500 && met.syncs > 700 && met.tally.cpu_writes > 100_000);
 }
 
+#[test]
+fn stalled_writes_lose_nothing_invent_little_and_all_go_on() {
+    let met = lives(90_200..90_360, Mix { replug: 96, ..EVEN }, stalling);
+    assert!(met.stalls_recorded > 15_000 && met.stalls_aborted > 30_000 && met.tally.stalls > 50_000);
+    assert!(met.tally.early_retries > 1_000 && met.tally.stalls_unrecorded > 80_000);
+    assert!(met.tally.stalls_terminated > 120 && met.detaches_under_log > 150);
+    assert!(met.syncs > 1_200 && met.clears > 400 && met.reported > 20_000 && met.unmaps_under_log > 150);
+}
+
+#[test]
+fn stalled_writes_outlast_an_smmu_that_stops_answering() {
+    let met = lives(90_000..90_060, FATAL, stalling);
+    assert!(met.deaths > 150 && met.stalls_recorded > 2_500 && met.untrusted_syncs > 40);
+    assert!(met.tally.stalls_terminated > 80 && met.syncs > 500 && met.dead_stops > 10);
+}
+
+/// The accounts of the seeds that catch `mischief`.
+fn accounts(mischief: Mischief, machine: impl Fn(u64) -> Parameters) -> impl Iterator<Item = String> {
+    (0..SEEDS).filter_map(move |seed| live(machine(seed), mischief, EVEN, STEPS).err())
+}
+
 /// The account of the first seed that catches `mischief`.
 fn caught(mischief: Mischief, machine: impl Fn(u64) -> Parameters) -> String {
-    let account = (0..SEEDS).find_map(|seed| live(machine(seed), mischief, EVEN, STEPS).err());
-    let Some(account) = account else { panic!("{mischief:?} is not caught within {SEEDS} seeds") };
+    let Some(account) = accounts(mischief, machine).next() else {
+        panic!("{mischief:?} is not caught within {SEEDS} seeds")
+    };
     println!("{mischief:?}: {account}");
     account
 }
@@ -206,6 +242,39 @@ fn block_that_keeps_nt_after_a_start_was_given_up_is_noticed() {
     assert_eq!(undone(Mischief::None), None);
 }
 
+#[test]
+fn stalled_write_that_is_tried_again_before_the_invalidation_is_noticed() {
+    assert!(caught(Mischief::ResumedBeforeInvalidation, stalling).contains("ResumedTooEarly"));
+}
+
+#[test]
+fn stalled_transaction_that_is_forgotten_is_noticed() {
+    // Where a life ends soon after, it is noticed there that the transaction waits.
+    let noticed = |account: &String| account.contains("waits for ever");
+    let mut later = accounts(Mischief::StallForgotten, stalling).skip_while(noticed);
+    assert!(later.next().is_some_and(|account| account.contains("StallUnanswered")));
+}
+
+#[test]
+fn stream_taken_away_without_the_end_of_its_stalled_transactions_is_noticed() {
+    assert!(caught(Mischief::NoStallTerm, stalling).contains("waits"));
+}
+
+#[test]
+fn stream_whose_stalled_transactions_are_ended_while_more_may_stall_is_noticed() {
+    assert!(caught(Mischief::StallTermForResume, stalling).contains("StallTermTooEarly"));
+}
+
+#[test]
+fn stalled_transaction_that_is_answered_twice_is_noticed() {
+    assert!(caught(Mischief::AnsweredTwice, stalling).contains("ResumedTwice"));
+}
+
+#[test]
+fn stall_view_that_is_cleaned_and_not_invalidated_loses() {
+    assert!(caught(Mischief::StallViewNotInvalidated, stalling).contains("lost"));
+}
+
 /// As `life::soak`, of random lives.
 #[test]
 #[ignore = "takes as long as it is asked to: seeds come from STRANDLINE_SEEDS"]
@@ -214,5 +283,7 @@ fn soak_of_random_lives() {
     let began = std::time::Instant::now();
     let mut met = lives(first..end, EVEN, machine);
     met += lives(first..end, FATAL, machine);
+    met += lives(first..end, EVEN, stalling);
+    met += lives(first..end, FATAL, stalling);
     println!("{} steps a second", met.tally.steps / began.elapsed().as_secs().max(1));
 }

@@ -6,7 +6,7 @@ use strandline::dirty_log::Request;
 use strandline::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, Tlbi, Vttbr, Word};
 use strandline::smmu::spec::pages::{Register32, Register64};
 use strandline::smmu::{Httu, Registers, Smmu, Stage2Config};
-use strandline_abi::DmaTier;
+use strandline_abi::{DmaTier, Flags};
 use strandline_model::{Dma, Machine, ModelWord, Parameters, Rule, Source};
 
 const WRITE: u64 = 0x80;
@@ -327,5 +327,80 @@ fn start_at_bbml_1_whose_invalidation_is_refused_is_undone_and_leaves_nt_nowhere
         assert_eq!((vm.no_nt_left(), vm.space.dma_totals()), (Ok(()), blocks), "seed {seed}");
         assert_eq!((vm.start(), vm.sync(), vm.stop()), (Ok(()), Ok(()), Ok(())), "seed {seed}");
         assert!(vm.end().is_ok(), "seed {seed}");
+    }
+}
+
+/// A machine whose SMMU stalls where the STE says so.
+fn stalling_machine(seed: u64) -> Machine {
+    let mut parameters = Parameters::new(seed);
+    (parameters.smmu.httu, parameters.smmu.stall_model, parameters.smmu.stall_max) = (0, 0, 4);
+    Machine::new(parameters)
+}
+
+/// Registers of an SMMU that says it can stall, and can't.
+struct Boaster(strandline_model::SmmuPort);
+
+impl Registers for Boaster {
+    fn read32(&self, register: Register32) -> u32 {
+        let value = self.0.read32(register);
+        if register == Register32::Idr0 { value & !(3 << 24) } else { value }
+    }
+
+    fn write32(&self, register: Register32, value: u32) {
+        self.0.write32(register, value);
+    }
+
+    fn write64(&self, register: Register64, value: u64) {
+        self.0.write64(register, value);
+    }
+}
+
+#[test]
+fn stream_that_may_stall_is_illegal_where_nothing_stalls() {
+    let machine = Machine::new(Parameters::new(6));
+    let smmu = bring_up(&machine, Boaster(machine.smmu()));
+    let vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
+    smmu.attach(StreamId(0x9), &smmu.stalling(vm.ste()).unwrap()).unwrap();
+    assert_eq!(machine.dma(StreamId(0x9), RAM, false), Dma::Aborted(strandline_model::Reason::BadSte));
+    assert_eq!(broken(&machine), [Rule::IllegalSte]);
+}
+
+#[test]
+fn smmu_that_stalls_every_fault_is_refused_by_name() {
+    let mut parameters = Parameters::new(7);
+    (parameters.smmu.stall_model, parameters.smmu.stall_max) = (2, 4);
+    let machine = Machine::new(parameters);
+    let refused = Smmu::new(&machine, machine.smmu(), &options()).err().unwrap().to_string();
+    assert_eq!(refused, "the SMMU stalls every faulting transaction (SMMU_IDR0=0xe44109b)");
+}
+
+#[test]
+fn log_is_untrusted_where_a_stream_that_should_stall_is_terminated() {
+    for (seed, stalls) in [(8, true), (9, false)] {
+        let machine = stalling_machine(seed);
+        let smmu = bring_up(&machine, machine.smmu());
+        let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Stall));
+        for stream in STREAMS {
+            machine.quiesce(stream);
+            smmu.detach(stream).unwrap();
+        }
+        smmu.attach(STREAMS[0], &smmu.stalling(vm.ste()).unwrap()).unwrap();
+        if !stalls {
+            machine.never_stalls(STREAMS[0]);
+        }
+        vm.start().unwrap();
+        let (mut told, there) = (vec![], RAM.offset(0x3000));
+        let dma = machine.dma(STREAMS[0], there, true);
+        smmu.drain_events(|event| told.push((event.denied_write(), event.stall.is_some())));
+        assert_eq!(told, [(Some(there), stalls)]);
+        if stalls {
+            assert_eq!(dma, Dma::Stalled);
+            continue;
+        }
+        assert_eq!(dma, Dma::Aborted(strandline_model::Reason::Permission));
+        assert!(vm.space.write_terminated(&machine, vm.space.dma_view(0).unwrap(), there));
+        let part = vm.log.step_of(vm.range(), 0).unwrap();
+        let read = vm.log.sync(&machine, &vm.space, part, Flags::DMA, |_, _| ());
+        assert_eq!(read, Err(strandline::dirty_log::LogError::Untrusted));
     }
 }

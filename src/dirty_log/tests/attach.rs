@@ -51,7 +51,7 @@ fn a_view_of_a_tier_that_a_log_cannot_have_is_refused_whatever_the_caller_accept
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
     let mut log = started(&fake, &mut space, range(RAM, 8 * M));
     for (tier, error) in
-        [(DmaTier::Stall, AttachError::NoTier(DmaTier::Stall)), (DmaTier::Digest, AttachError::NoKey)]
+        [(DmaTier::None, AttachError::NoTier(DmaTier::None)), (DmaTier::Digest, AttachError::NoKey)]
     {
         let free = fake.free_frames();
         let attached = log.attach_view(&fake, &mut space, walker(&tlb, 3), tier, Weakening::Accepted);

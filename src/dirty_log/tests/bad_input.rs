@@ -274,7 +274,7 @@ impl<'d> Rig<'d> {
                 }
                 (LogError::NoCpuTier, Op::Start(..)) => self.log.tiers(&self.space).cpu == CpuTier::None,
                 (LogError::NoDmaTier(tier), Op::Start(..)) => {
-                    self.space.dma_views().any(|v| v.tier == tier) && tier == DmaTier::Stall
+                    self.space.dma_views().any(|v| v.tier == tier) && tier == DmaTier::None
                 }
                 // This log has none.
                 (LogError::NoKey, Op::Start(..)) => self.space.has_digest_views(),
@@ -288,7 +288,7 @@ impl<'d> Rig<'d> {
                 (AttachError::Weaker(weaker), Op::Attach(tier, Weakening::Refused)) => {
                     weaker == *tier && tier.code() > self.space.dma_tier().code()
                 }
-                (AttachError::NoTier(none), Op::Attach(tier, _)) => none == *tier && *tier == DmaTier::Stall,
+                (AttachError::NoTier(none), Op::Attach(tier, _)) => none == *tier && *tier == DmaTier::None,
                 (AttachError::NoKey, Op::Attach(tier, _)) => *tier == DmaTier::Digest,
                 (AttachError::NoSuchView(none), Op::Detach(index)) => {
                     none == *index && self.space.dma.get(none).is_none_or(Option::is_none)

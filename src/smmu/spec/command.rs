@@ -5,6 +5,7 @@ use core::fmt;
 use tock_registers::register_bitfields;
 
 use crate::addr::{Ipa, StreamId, Vmid};
+use crate::hw::Resume;
 
 /// Bytes of a command.
 pub const COMMAND_BYTES: u64 = 16;
@@ -28,6 +29,10 @@ register_bitfields![u64,
             TlbiS2Ipa = 0x2a,
             /// CMD_TLBI_NSNH_ALL (§4.4.4.1).
             TlbiNsnhAll = 0x30,
+            /// CMD_RESUME (§4.7.1).
+            Resume = 0x44,
+            /// CMD_STALL_TERM (§4.7.2).
+            StallTerm = 0x45,
             /// CMD_SYNC (§4.7.3).
             Sync = 0x46
         ],
@@ -36,11 +41,18 @@ register_bitfields![u64,
             /// None: software polls the read index.
             None = 0
         ],
+        /// CMD_RESUME, Ac and Ab: what becomes of the transaction.
+        RESUME_ACTION OFFSET(12) NUMBITS(2) [
+            /// Ac=1: it is tried again as though it had just arrived.
+            Retry = 1,
+            /// Ac=0, Ab=1: it is terminated with an abort.
+            Abort = 2
+        ],
         /// CMD_TLBI_S2_IPA: granules to invalidate, less one, before scaling (§4.4.1.1).
         TLBI_NUM OFFSET(12) NUMBITS(5) [],
         /// CMD_TLBI_S2_IPA: `log2` of what NUM is multiplied by.
         TLBI_SCALE OFFSET(20) NUMBITS(5) [],
-        /// CMD_CFGI_*: the stream.
+        /// CMD_CFGI_*, CMD_RESUME, CMD_STALL_TERM: the stream.
         STREAM OFFSET(32) NUMBITS(32) [],
         /// CMD_TLBI_*: the VMID.
         VMID OFFSET(32) NUMBITS(16) []
@@ -50,6 +62,8 @@ register_bitfields![u64,
     pub COMMAND1 [
         /// CMD_CFGI_STE: only the STE, not the level-1 descriptor. CMD_TLBI_S2_IPA: only last-level entries.
         LEAF OFFSET(0) NUMBITS(1) [],
+        /// CMD_RESUME: which of the stream's transactions.
+        STAG OFFSET(0) NUMBITS(16) [],
         /// CMD_CFGI_STE_RANGE: `log2` of the number of streams, less one.
         RANGE OFFSET(0) NUMBITS(5) [
             /// Every stream.
@@ -121,11 +135,27 @@ pub enum Command {
         /// Only last-level entries: table descriptors did not change.
         leaf: bool,
     },
+    /// Let a stalled transaction go on. CERROR_ILL where the SMMU never stalls.
+    Resume {
+        /// Its stream.
+        stream: StreamId,
+        /// The tag its event record gave.
+        stag: u16,
+        /// What becomes of it.
+        how: Resume,
+    },
+    /// Terminate every stalled transaction of a stream whose STE aborts already. CERROR_ILL where the SMMU never stalls.
+    StallTerm(StreamId),
     /// Complete what came before; consumed when it has.
     Sync,
 }
 
 impl Command {
+    /// Whether it makes the SMMU forget something: to be asked twice does no harm.
+    pub(crate) const fn invalidates(&self) -> bool {
+        !matches!(self, Self::Resume { .. } | Self::StallTerm(_) | Self::Sync)
+    }
+
     /// The command as the queue holds it.
     #[must_use]
     pub fn words(self) -> [u64; COMMAND_WORDS] {
@@ -142,9 +172,22 @@ impl Command {
                 [(OPCODE::TlbiS12Vmall + COMMAND0::VMID.val(u64::from(vmid.0))).value, 0]
             }
             Self::TlbiS2Ipa { vmid, ipa, count, leaf } => tlbi_s2_ipa(vmid, ipa, count, leaf),
+            Self::Resume { stream, stag, how } => resume(stream, stag, how),
+            Self::StallTerm(stream) => {
+                [(OPCODE::StallTerm + COMMAND0::STREAM.val(u64::from(stream.0))).value, 0]
+            }
             Self::Sync => [(OPCODE::Sync + COMMAND0::SYNC_CS::None).value, 0],
         }
     }
+}
+
+fn resume(stream: StreamId, stag: u16, how: Resume) -> [u64; COMMAND_WORDS] {
+    let action = match how {
+        Resume::Retry => COMMAND0::RESUME_ACTION::Retry,
+        Resume::Abort => COMMAND0::RESUME_ACTION::Abort,
+    };
+    let word0 = COMMAND0::OPCODE::Resume + action + COMMAND0::STREAM.val(u64::from(stream.0));
+    [word0.value, COMMAND1::STAG.val(u64::from(stag)).value]
 }
 
 fn tlbi_s2_ipa(vmid: Vmid, ipa: Ipa, count: PageCount, leaf: bool) -> [u64; COMMAND_WORDS] {
@@ -177,6 +220,8 @@ impl RawCommand {
             Some(Value::TlbiS12Vmall) => "CMD_TLBI_S12_VMALL",
             Some(Value::TlbiS2Ipa) => "CMD_TLBI_S2_IPA",
             Some(Value::TlbiNsnhAll) => "CMD_TLBI_NSNH_ALL",
+            Some(Value::Resume) => "CMD_RESUME",
+            Some(Value::StallTerm) => "CMD_STALL_TERM",
             Some(Value::Sync) => "CMD_SYNC",
             None => "unknown command",
         }
@@ -213,6 +258,17 @@ mod tests {
         assert_eq!(Command::TlbiEl2All.words(), [0x20, 0]);
         assert_eq!(Command::TlbiNsnhAll.words(), [0x30, 0]);
         assert_eq!(Command::TlbiS12Vmall(Vmid(0xabcd)).words(), [0x0000_abcd_0000_0028, 0]);
+    }
+
+    #[test]
+    fn stall_commands_match_section_4_7() {
+        // Ac is bit 12, Ab bit 13; the tag is bits 79:64, the stream bits 63:32.
+        let resume = |how| Command::Resume { stream: StreamId(0x1234_5678), stag: 0xbeef, how }.words();
+        assert_eq!(resume(Resume::Retry), [0x1234_5678_0000_1044, 0xbeef]);
+        assert_eq!(resume(Resume::Abort), [0x1234_5678_0000_2044, 0xbeef]);
+        assert_eq!(Command::StallTerm(StreamId(0xffff_fffe)).words(), [0xffff_fffe_0000_0045, 0]);
+        assert_eq!(RawCommand(resume(Resume::Retry)).name(), "CMD_RESUME");
+        assert_eq!(RawCommand([0x45, 0]).name(), "CMD_STALL_TERM");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod commands;
 mod errata;
 mod events;
 mod invalidation;
+mod stalls;
 mod streams;
 mod vmids;
 

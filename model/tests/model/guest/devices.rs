@@ -38,15 +38,25 @@ impl Guest<'_> {
         match self.views {
             [None, None] => DmaTier::None,
             _ if self.assumes() => DmaTier::Assume,
-            _ => DmaTier::Hardware,
+            _ => self.tier,
         }
+    }
+
+    /// Ends what hardware did not complete, if it may stall: what it had stalled waits for that.
+    pub(super) fn leave(&mut self) -> Outcome {
+        for stream in 0..2 {
+            if self.leaving[stream] && self.tier == DmaTier::Stall && self.answers() {
+                self.unplug(stream)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn plug(&mut self, stream: usize) -> Outcome {
         self.exhaust();
         let before = self.snapshot();
         let answered = self.answers();
-        let vmid = match self.smmu.alloc_vmid() {
+        let vmid = match self.host.driving(|| self.smmu.alloc_vmid()) {
             Ok(vmid) => vmid,
             Err(_) if self.excused(answered) => return self.check_unchanged("a VMID", &before),
             Err(error) => return Err(error.to_string()),
@@ -54,8 +64,10 @@ impl Guest<'_> {
         let tier = if self.dice.chance(self.mix.mixed) { DmaTier::Assume } else { self.tier };
         let weakening = if self.dice.chance(512) { Weakening::Refused } else { Weakening::Accepted };
         let under_log = matches!(self.log.state(), LogState::On | LogState::Untrusted);
-        let weaker = under_log && tier == DmaTier::Assume && self.weakest() == DmaTier::Hardware;
-        let walker = DmaWalker { tlb: self.smmu, vmid, coherent: self.smmu.features().coherent };
+        let weaker = under_log
+            && tier == DmaTier::Assume
+            && matches!(self.weakest(), DmaTier::Hardware | DmaTier::Stall);
+        let walker = DmaWalker { tlb: self.gate, vmid, coherent: self.smmu.features().coherent };
         let attached = self.log.attach_view(self.host, &mut self.host.space_mut(), walker, tier, weakening);
         let index = match attached {
             Ok(index) if !weaker || weakening == Weakening::Accepted => index,
@@ -80,7 +92,7 @@ impl Guest<'_> {
             _ => return Err(format!("attach failed: {error}")),
         }
         let answered = self.answers();
-        match self.smmu.free_vmid(vmid) {
+        match self.host.driving(|| self.smmu.free_vmid(vmid)) {
             Err(error) if !self.excused(answered) => Err(error.to_string()),
             _ => self.check_unchanged("attach", before),
         }
@@ -90,9 +102,14 @@ impl Guest<'_> {
     fn go_through(&mut self, stream: usize, index: usize, vmid: Vmid) -> Outcome {
         self.fate();
         let config = self.config(index, vmid);
-        let ste = self.smmu.view(&config).map_err(|e| e.to_string())?;
+        let mut ste = self.smmu.view(&config).map_err(|e| e.to_string())?;
+        let stalls = self.views[stream].is_some_and(|v| v.tier == DmaTier::Stall);
+        if stalls {
+            ste = self.smmu.stalling(ste).map_err(|e| e.to_string())?;
+        }
+        self.host.stalls.route(STREAMS[stream], index, stalls);
         let answered = self.answers();
-        match self.smmu.attach(STREAMS[stream], &ste) {
+        match self.host.driving(|| self.smmu.attach(STREAMS[stream], &ste)) {
             Ok(()) => self.machine().set_active(STREAMS[stream], true),
             // The SMMU did not confirm an earlier detach: the device rests for good.
             Err(SmmuError::StreamQuarantined(_)) if self.smmu.quarantined().streams > 0 => {}
@@ -119,10 +136,14 @@ impl Guest<'_> {
         let Some(view) = self.views[stream] else { return Ok(()) };
         self.machine().quiesce(STREAMS[stream]);
         let answered = self.answers();
-        match self.smmu.detach(STREAMS[stream]) {
-            Err(_) if self.excused(answered) => return Ok(()),
+        match self.host.stalls.detach(self.host, STREAMS[stream]) {
+            Err(_) if self.excused(answered) => {
+                self.leaving[stream] = true;
+                return Ok(());
+            }
             result => result.map_err(|e| e.to_string())?,
         }
+        self.leaving[stream] = false;
         self.fate();
         let (linked, _) = self.tables(view.index);
         let answered = self.answers();
@@ -148,7 +169,7 @@ impl Guest<'_> {
         }
         self.met.detaches_under_log += u64::from(self.is_on());
         let answered = self.answers();
-        match self.smmu.free_vmid(view.vmid) {
+        match self.host.driving(|| self.smmu.free_vmid(view.vmid)) {
             Err(error) if !self.excused(answered) => Err(error.to_string()),
             _ => Ok(()),
         }

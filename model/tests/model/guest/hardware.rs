@@ -40,6 +40,15 @@ impl Guest<'_> {
         if answers { Ok(()) } else { Err("the SMMU does not come back".to_owned()) }
     }
 
+    /// Every stalled transaction gets its answer.
+    pub(super) fn wait_for_stalls(&mut self) -> Outcome {
+        let answered = (0..PATIENCE).any(|_| {
+            self.host.run(1);
+            self.machine().unanswered() == 0
+        });
+        if answered { Ok(()) } else { Err("a stalled transaction waits for ever".to_owned()) }
+    }
+
     /// Whether the SMMU answers, and nothing from before is left to be answered.
     pub(super) fn answers(&self) -> bool {
         self.machine().smmu_answers()

@@ -21,6 +21,7 @@ use strandline::stage2::Format;
 use strandline_abi::{CpuTier, DmaTier, LogState};
 use strandline_model::{Machine, Parameters, Window};
 
+use crate::gate::Gate;
 use crate::host::{Driver, Host, Mischief};
 use crate::vm::{CPU_VMID, RAM, STREAMS, options, quiet};
 use devices::Plugged;
@@ -36,12 +37,15 @@ const PAGES: u64 = 2048;
 struct Guest<'a> {
     host: &'a Host<'a>,
     smmu: &'a Driver<'a>,
+    gate: &'a Gate<'a>,
     log: DirtyLog,
     tier: DmaTier,
     mix: Mix,
     vcpus: usize,
     /// The view of each stream.
     views: [Option<Plugged>; 2],
+    /// Streams whose end hardware did not complete.
+    leaving: [bool; 2],
     mapped: [bool; 4],
     /// Regions whose unmapping hardware did not complete.
     lost: [bool; 4],
@@ -59,8 +63,18 @@ struct Guest<'a> {
 type Outcome = Result<(), String>;
 
 impl<'a> Guest<'a> {
-    fn new(host: &'a Host<'a>, smmu: &'a Driver<'a>, parameters: &Parameters, mix: Mix) -> Self {
-        let tier = if parameters.smmu.httu == 2 { DmaTier::Hardware } else { DmaTier::Assume };
+    fn new(
+        host: &'a Host<'a>,
+        smmu: &'a Driver<'a>,
+        gate: &'a Gate<'a>,
+        parameters: &Parameters,
+        mix: Mix,
+    ) -> Self {
+        let tier = match (parameters.smmu.httu, parameters.smmu.stall_model) {
+            (2, _) => DmaTier::Hardware,
+            (_, 0) => DmaTier::Stall,
+            _ => DmaTier::Assume,
+        };
         let cpu = if parameters.pes.hafdbs { CpuTier::Hardware } else { CpuTier::Faults };
         let format = Format::new(36).expect("36 bits");
         let mut space = AddressSpace::new(host, format, CPU_VMID).expect("frames");
@@ -71,16 +85,19 @@ impl<'a> Guest<'a> {
             space.map(host, region(i)).expect("frames");
         }
         host.open(space);
+        host.stalls.open(smmu);
         let log = DirtyLog::new(cpu);
         let (views, mapped, dice) = ([None; 2], [true; 4], Dice(!parameters.seed));
         let mut guest = Self {
             host,
             smmu,
+            gate,
             log,
             tier,
             mix: Mix::default(),
             vcpus: parameters.pes.count,
             views,
+            leaving: [false; 2],
             mapped,
             lost: [false; 4],
             silent: false,
@@ -136,6 +153,7 @@ impl<'a> Guest<'a> {
     /// One random thing, and what is to be true after it.
     fn step(&mut self) -> Outcome {
         self.fate();
+        self.leave()?;
         let kinds = [self.mix.toggle, self.mix.remap, self.mix.replug, 96, 256];
         let mut die = self.dice.below(1024);
         let kind = kinds.iter().position(|k| {
@@ -157,7 +175,7 @@ impl<'a> Guest<'a> {
         self.relent();
         let pause = self.dice.below(300);
         self.host.run(pause);
-        self.smmu.drain_events(|_| ());
+        self.host.attend();
         let (told, weakest) = (self.log.tiers(&self.host.space()).dma, self.weakest());
         if told != weakest {
             return Err(format!("the devices' tier is {weakest}, and the log says {told}"));
@@ -187,6 +205,8 @@ impl<'a> Guest<'a> {
         if self.log.state() != LogState::Off {
             self.stop()?;
         }
+        self.leave()?;
+        self.wait_for_stalls()?;
         for stream in 0..2 {
             self.unplug(stream)?;
         }
@@ -217,6 +237,8 @@ impl<'a> Guest<'a> {
         self.met.merges = statistics.blocks_merged;
         self.met.holds = statistics.holds;
         self.met.faults_answered = self.host.recorded.get();
+        self.met.stalls_recorded = self.host.stalls.recorded.get();
+        self.met.stalls_aborted = self.host.stalls.aborted.get();
         self.met.tally = self.machine().tally();
         Ok(self.met)
     }
@@ -229,7 +251,8 @@ pub fn live(parameters: Parameters, mischief: Mischief, mix: Mix, steps: u64) ->
     let errata = if parameters.smmu.outliving { Errata::REPEAT } else { Errata::empty() };
     let options = Options { timeout_us: 500, errata, ..options() };
     let smmu = Smmu::new(&host, host.machine.smmu(), &options).map_err(|e| e.to_string())?;
-    let mut guest = Guest::new(&host, &smmu, &parameters, mix);
+    let gate = Gate::new(&host, &smmu);
+    let mut guest = Guest::new(&host, &smmu, &gate, &parameters, mix);
     let space = host.space();
     let tables = space.cpu_view().tree.tables() + space.dma_totals().1;
     drop(space);
