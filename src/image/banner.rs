@@ -4,6 +4,7 @@ use super::console::say;
 use super::cpu::CpuFeatures;
 use super::layout;
 use super::machine::{Interrupt, Machine, ModuleKind};
+use super::midr;
 
 const MIB: u64 = 1 << 20;
 
@@ -16,6 +17,9 @@ pub fn print(machine: &Machine, cpu: &CpuFeatures, tables: usize) {
         image.start
     );
     say!("strandline: CPU: {cpu}; 1 of {} in use, PSCI by {}", machine.cpus, machine.psci);
+    if midr::repeats_invalidation(cpu.midr) {
+        say!("strandline: CPU: broadcast TLB invalidations are issued twice, for errata of this core");
+    }
     if let Some(fault) = strandline::sabotage::NAME {
         say!("strandline: SABOTAGED for a test: {fault}");
     }

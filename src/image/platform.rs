@@ -4,7 +4,7 @@
 use core::arch::asm;
 use core::ptr::{self, with_exposed_provenance_mut};
 use core::slice;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{Readable, VTTBR_EL2, Writeable};
@@ -15,6 +15,7 @@ use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr};
 use super::cache;
 use super::irq;
 use super::machine::Region;
+use super::midr;
 use super::timer;
 
 /// How many regions can be handed over.
@@ -27,6 +28,8 @@ pub struct Platform {
     /// How many of them are filled in.
     count: AtomicUsize,
     pool: FramePool,
+    /// A core owes broadcast TLB invalidations twice.
+    repeat: AtomicBool,
 }
 
 /// A region could not be handed over: there are too many already.
@@ -40,6 +43,15 @@ impl Platform {
             regions: [const { (AtomicU64::new(0), AtomicU64::new(0)) }; MAX_REGIONS],
             count: AtomicUsize::new(0),
             pool: FramePool::new(),
+            repeat: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes note of a core by its MIDR_EL1, before it runs a guest: a broadcast reaches every core, so one that owes
+    /// it twice ([`midr::repeats_invalidation`]) makes all of them issue it twice.
+    pub fn note_core(&self, midr: u64) {
+        if midr::repeats_invalidation(midr) {
+            self.repeat.store(true, Ordering::Relaxed);
         }
     }
 
@@ -192,6 +204,10 @@ impl Cpu for Platform {
             barrier::isb(barrier::SY);
         }
         issue(op);
+        if op.is_broadcast() && self.repeat.load(Ordering::Relaxed) {
+            barrier::dsb(barrier::ISH);
+            issue(op);
+        }
         if foreign {
             // The invalidation has taken its VMID before the register changes back.
             barrier::dsb(barrier::ISH);

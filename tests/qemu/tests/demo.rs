@@ -24,6 +24,13 @@ fn demo_passes_on_neoverse_n2() {
 }
 
 #[test]
+fn cores_that_owe_invalidations_twice_are_named_as_such() {
+    let boot = |cpu| Boot::probe().option("--memory", "32M").option("--cpu", cpu);
+    let told = |cpu| boot(cpu).run().success().says("invalidations are issued twice");
+    assert_eq!(["cortex-a76", "neoverse-n1", "max"].map(told), [true, true, false]);
+}
+
+#[test]
 fn demo_passes_on_cortex_a76() {
     probe_passes(Boot::probe().option("--cpu", "cortex-a76"));
 }
