@@ -12,7 +12,7 @@ use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::address_space::{AddressSpace, Reach, Region, SpaceError};
-use crate::dirty_log::{DirtyLog, LogError, Progress, WriteFault};
+use crate::dirty_log::{DirtyLog, LogError, Progress, Request, WriteFault};
 use crate::fake::{Event, Fake, FakeTlb, take_trace};
 use crate::frames::Frames;
 use crate::hw::{Barrier, DmaTlbError, HoldTimeout, Tlbi, Vttbr};
@@ -39,9 +39,14 @@ fn space<'d>(fake: &Fake, tlb: &'d FakeTlb, bytes: u64, tier: DmaTier) -> Addres
     space
 }
 
-fn start(log: &mut DirtyLog, fake: &Fake, space: &mut AddressSpace<'_, FakeTlb>, range: IpaRange) -> u64 {
+fn start(
+    log: &mut DirtyLog,
+    fake: &Fake,
+    space: &mut AddressSpace<'_, FakeTlb>,
+    request: impl Into<Request> + Copy,
+) -> u64 {
     let (mut step, mut steps) = (0, 1);
-    while let Progress::More(next) = log.start(fake, space, range, step).unwrap() {
+    while let Progress::More(next) = log.start(fake, space, request, step).unwrap() {
         (step, steps) = (next, steps + 1);
     }
     steps

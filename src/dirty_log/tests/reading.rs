@@ -4,7 +4,6 @@ use strandline_abi::Tiers;
 
 use super::*;
 use crate::addr::PageSize;
-use crate::dirty_log::Request;
 
 #[test]
 fn sync_reports_exactly_what_vcpus_wrote_and_once() {
@@ -42,6 +41,17 @@ fn a_sync_of_part_of_the_log_leaves_the_rest_in_it() {
     assert_eq!(sync(&mut log, &fake, &space, range(RAM, 8 * M), CPU).unwrap(), [1, 3]);
 }
 
+/// What was recorded, without EL2's bitmap, which is ordinary memory: what hardware sees of the page whose leaf is at
+/// `leaf`, and the delivery.
+fn trace_beside_bitmaps(leaf: Pa) -> Vec<Event> {
+    let in_bitmap = |e: &Event| match e {
+        Event::Or(..) => true,
+        Event::And(pa, _) => *pa != leaf,
+        _ => false,
+    };
+    take_trace().into_iter().filter(|e| !in_bitmap(e)).collect()
+}
+
 #[test]
 fn a_clearing_sync_of_cpu_writes_orders_barrier_walk_invalidation_delivery() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
@@ -58,13 +68,8 @@ fn a_clearing_sync_of_cpu_writes_orders_barrier_walk_invalidation_delivery() {
         }
     })
     .unwrap();
-    // EL2's bitmap is ordinary memory; what is left is what hardware sees, and the delivery.
-    let seen: Vec<_> = take_trace()
-        .into_iter()
-        .filter(|e| !matches!(e, Event::Or(..)) && !matches!(e, Event::And(pa, _) if *pa != leaf))
-        .collect();
     assert_eq!(
-        seen,
+        trace_beside_bitmaps(leaf),
         [
             Event::Barrier(Barrier::DsbIsh),
             Event::And(leaf, !S2AP_WRITE),
@@ -92,12 +97,8 @@ fn a_clearing_sync_of_dma_writes_orders_cmd_sync_barrier_walk_invalidation_deliv
         }
     })
     .unwrap();
-    let seen: Vec<_> = take_trace()
-        .into_iter()
-        .filter(|e| !matches!(e, Event::Or(..)) && !matches!(e, Event::And(pa, _) if *pa != leaf))
-        .collect();
     assert_eq!(
-        seen,
+        trace_beside_bitmaps(leaf),
         [
             Event::Mark("CMD_SYNC"),
             Event::Barrier(Barrier::DsbSy),
@@ -116,10 +117,7 @@ fn a_log_of_blocks_splits_nothing_and_reports_a_write_as_the_block_it_is_in_once
     let (all, free) = (range(RAM, G), fake.free_frames());
     let mut log = DirtyLog::new(CpuTier::Hardware);
     let request = Request { granule: PageSize::Size1G, ..Request::from(all) };
-    let mut step = 0;
-    while let Progress::More(next) = log.start(&fake, &mut space, request, step).unwrap() {
-        step = next;
-    }
+    start(&mut log, &fake, &mut space, request);
     assert_eq!((log.blocks_split_by_start(), space.dma_totals().0.blocks_1g), (0, 1));
     // Two bitmaps of 8 frames, and two lists for the stop.
     assert_eq!(free - fake.free_frames(), 2 * 8 + 2);
@@ -141,10 +139,7 @@ fn a_log_of_2_mib_blocks_splits_what_is_larger_and_the_ends_by_pages() {
     let part = range(RAM + M, 5 * M);
     let mut log = DirtyLog::new(CpuTier::Hardware);
     let request = Request { granule: PageSize::Size2M, ..Request::from(part) };
-    let mut step = 0;
-    while let Progress::More(next) = log.start(&fake, &mut space, request, step).unwrap() {
-        step = next;
-    }
+    start(&mut log, &fake, &mut space, request);
     let leaves = space.cpu_view().tree.leaves();
     assert_eq!((leaves.blocks_1g, leaves.blocks_2m, leaves.pages_4k), (0, 511, 512));
     device_writes(&fake, &space, RAM + 3 * M);
