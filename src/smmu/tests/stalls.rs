@@ -26,12 +26,16 @@ fn stalling(memory: &Fake) -> FakeSmmu<'_> {
     FakeSmmu::new(memory).with(Register32::Idr0, STALLS)
 }
 
-/// The stalled transactions of an SMMU with two streams that may stall.
-fn with_streams<'s, 'm>(smmu: &'s Driver<'m>) -> StallQueue<'s, 'm, Fake, &'m FakeSmmu<'m>> {
+/// The stalled transactions of an SMMU with two streams that may stall; the commands of attaching them are forgotten.
+fn with_streams<'s, 'm>(
+    smmu: &'s Driver<'m>,
+    hardware: &FakeSmmu<'_>,
+) -> StallQueue<'s, 'm, Fake, &'m FakeSmmu<'m>> {
     let ste = smmu.stalling(smmu.view(&VIEW).unwrap()).unwrap();
     for stream in [STREAM, StreamId(8)] {
         smmu.attach(stream, &ste).unwrap();
     }
+    hardware.take_consumed();
     StallQueue::new(smmu)
 }
 
@@ -52,8 +56,7 @@ fn stalled_writes_are_kept_and_everything_else_is_told() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = with_streams(&smmu);
-    hardware.take_consumed();
+    let mut queue = with_streams(&smmu, &hardware);
     hardware.raise_event(stalled(STREAM, 7, 0x4_0000));
     hardware.raise_event([0x0000_0041_0000_0010, 0x0000_0280_8000_0008, 0x1000, 0x1000]);
     hardware.raise_event([0x0000_0041_0000_0013, 0x0000_0280_0000_0000, 0x2000, 0x2000]);
@@ -80,8 +83,7 @@ fn each_transaction_is_answered_once_and_the_answer_is_consumed() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = with_streams(&smmu);
-    hardware.take_consumed();
+    let mut queue = with_streams(&smmu, &hardware);
     hardware.raise_event(stalled(STREAM, 0xbeef, 1));
     hardware.raise_event(stalled(StreamId(8), 1, 2));
     queue.take_in(|_| ());
@@ -96,8 +98,7 @@ fn answer_that_could_not_be_given_is_given_later_and_one_in_the_queue_never_agai
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = with_streams(&smmu);
-    hardware.take_consumed();
+    let mut queue = with_streams(&smmu, &hardware);
     for stag in 1..4 {
         hardware.raise_event(stalled(STREAM, stag, 1));
     }
@@ -125,8 +126,7 @@ fn record_without_room_stays_in_the_event_queue() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = with_streams(&smmu);
-    hardware.take_consumed();
+    let mut queue = with_streams(&smmu, &hardware);
     for stag in 0..CAPACITY as u64 {
         hardware.raise_event(stalled(STREAM, stag, 1));
         queue.take_in(|_| ());
@@ -145,10 +145,9 @@ fn stream_that_is_taken_away_aborts_first_and_its_transactions_end_then() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = with_streams(&smmu);
+    let mut queue = with_streams(&smmu, &hardware);
     let entry = FIRST_LEVEL2.offset(0x40);
     assert_eq!(memory.read(entry.offset(16)), 0x066c_3559_0000_0005);
-    hardware.take_consumed();
     hardware.raise_event(stalled(STREAM, 1, 1));
     hardware.raise_event(stalled(StreamId(8), 1, 2));
     queue.take_in(|_| ());
@@ -170,8 +169,7 @@ fn full_queue_of_others_makes_room_for_a_stream_that_is_taken_away() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = with_streams(&smmu);
-    hardware.take_consumed();
+    let mut queue = with_streams(&smmu, &hardware);
     for stag in 0..CAPACITY as u64 {
         hardware.raise_event(stalled(StreamId(8), stag, 1));
         queue.take_in(|_| ());
@@ -203,8 +201,7 @@ fn detach_that_fails_is_repeated_and_drops_what_it_must() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
-    let mut queue = with_streams(&smmu);
-    hardware.take_consumed();
+    let mut queue = with_streams(&smmu, &hardware);
     hardware.raise_event(stalled(STREAM, 1, 1));
     queue.take_in(|_| ());
     hardware.raise_event(stalled(STREAM, 2, 1));
@@ -243,8 +240,7 @@ fn part_that_owes_invalidations_twice_gets_each_answer_and_each_end_once() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up_with(&memory, &hardware, &Options { errata: Errata::REPEAT, ..small_options() });
-    let mut queue = with_streams(&smmu);
-    hardware.take_consumed();
+    let mut queue = with_streams(&smmu, &hardware);
     let stall = Stall { stream: STREAM, stag: 7, write: Some(Ipa(0x4000_0000)) };
     smmu.resume(&stall, Resume::Retry).unwrap();
     assert_eq!(hardware.take_consumed(), [retry(0x41, 7), SYNC]);
