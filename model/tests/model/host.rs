@@ -301,8 +301,7 @@ impl Cpu for Host<'_> {
     }
 
     fn tlbi(&self, vttbr: Vttbr, op: Tlbi) {
-        let local = matches!(op, Tlbi::IpaS2E1(_) | Tlbi::VmallE1);
-        if !local || self.mischief != Mischief::NoLocalInvalidation {
+        if op.is_broadcast() || self.mischief != Mischief::NoLocalInvalidation {
             self.bell.ring();
             self.machine.tlbi(vttbr, op);
         }
