@@ -168,7 +168,8 @@ fn collect<P: Platform, D: DmaTlb>(
         ranges.clone().for_each(|range| digest::compare(platform, space, ledger, range, clean));
         for dma in space.dma_views().filter(|dma| dma.tier != DmaTier::Digest) {
             let mode = if dma.shows_writes() { mode } else { Harvest::Assume };
-            let owed = harvest_dma(platform, dma, mode, ranges.clone(), |at, n| record(LogSource::Dma, at, n));
+            let owed =
+                harvest_dma(platform, dma, mode, ranges.clone(), |at, n| record(LogSource::Dma, at, n));
             if let Some(Owed { range, leaf_only }) = owed
                 && !sabotage::NO_DMA_INVALIDATION
             {
