@@ -16,4 +16,5 @@ mod rules;
 mod shadow;
 mod smmus;
 mod stalls;
+mod table_flags;
 mod vm;

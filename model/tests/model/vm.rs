@@ -88,7 +88,10 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         }
         let vmid = smmu.alloc_vmid().expect("a VMID");
         let walker = DmaWalker { tlb, vmid, coherent: smmu.features().coherent };
-        space.add_dma_view(platform, walker, plan.tier).expect("frames");
+        let view = space.add_dma_view(platform, walker, plan.tier).expect("frames");
+        if smmu.features().httu == Httu::TableAccessFlag {
+            space.use_table_flags(platform, view);
+        }
         let range = IpaRange::new(RAM, plan.bytes).expect("a range");
         space.map(platform, Region { range, pa: Pa(0x8000_0000), reach: Reach::Ram }).expect("frames");
         let log =
@@ -104,15 +107,15 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
 
     /// The STE of the DMA view.
     pub fn ste(&self) -> ViewSte {
-        let tree = &self.space.dma_views().next().expect("one DMA view").view.tree;
-        let hardware_update = if self.plan.tier == DmaTier::Hardware { Httu::Dirty } else { Httu::None };
+        let dma = self.space.dma_views().next().expect("one DMA view");
+        let tree = &dma.view.tree;
         let config = Stage2Config {
             vmid: self.vmid,
             root: tree.root(),
             ipa_bits: u32::from(tree.format().ipa_bits()),
             start_level: tree.format().start_level(),
             output_bits: 48,
-            hardware_update,
+            hardware_update: dma.hardware_update(),
         };
         self.smmu.view(&config).expect("an STE")
     }
@@ -160,7 +163,12 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     }
 
     pub fn sync_of(&mut self, sources: &[Source], exact: bool) -> Result<(), String> {
-        let (began, range) = (self.machine.step(), self.range());
+        self.sync_part(self.range(), sources, exact)
+    }
+
+    /// [`Vm::sync_of`] of a part of the log.
+    pub fn sync_part(&mut self, range: IpaRange, sources: &[Source], exact: bool) -> Result<(), String> {
+        let began = self.machine.step();
         let flags = sources.iter().fold(Flags::CLEAR, |flags, source| match source {
             Source::Cpu => flags.with(Flags::CPU),
             Source::Dma => flags.with(Flags::DMA),
@@ -170,7 +178,7 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         self.log
             .sync(self.platform, &self.space, part, flags, |word, bits| {
                 let dirty = (0..64).filter(|bit| bits >> bit & 1 == 1);
-                pages.extend(dirty.map(|bit| RAM.0 + (word * 64 + bit) * 4096));
+                pages.extend(dirty.map(|bit| range.start().0 + (word * 64 + bit) * 4096));
             })
             .map_err(|e| e.to_string())?;
         quiet(self.machine)?;

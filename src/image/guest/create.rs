@@ -175,7 +175,11 @@ fn add_dma_views<'a>(
             vmid: driver.alloc_vmid().map_err(text)?,
             coherent: driver.features().coherent,
         };
-        views.push((*smmu, space.add_dma_view(host.platform, walker, tier).map_err(text)?));
+        let view = space.add_dma_view(host.platform, walker, tier).map_err(text)?;
+        if driver.features().httu == Httu::TableAccessFlag {
+            space.use_table_flags(host.platform, view);
+        }
+        views.push((*smmu, view));
     }
     Ok(views)
 }
@@ -264,7 +268,7 @@ fn attach(
             ipa_bits: tree.format().ipa_bits().into(),
             start_level: tree.format().start_level(),
             output_bits: 48,
-            hardware_update: if dma.tier == DmaTier::Hardware { Httu::Dirty } else { Httu::None },
+            hardware_update: dma.hardware_update(),
         };
         let ste = driver.view(&config).map_err(text)?;
         driver.attach(*stream, &ste).map_err(text)?;
