@@ -5,7 +5,7 @@ use super::{Module, Region, TreeError};
 use arrayvec::ArrayVec;
 
 /// How many pieces of RAM a machine may have.
-pub const MAX_RAM: usize = 16;
+pub const MAX_RAM: usize = 32;
 /// How many pieces of it may be reserved.
 pub const MAX_RESERVED: usize = 48;
 /// How many pieces may be left between them.
