@@ -110,7 +110,9 @@ impl Machine {
         let lines = lines(&mut child, text);
         // It may have ended by itself already.
         let _ = text.is_some_and(|_| child.kill().is_ok());
-        let succeeded = ended(&mut child);
+        // Switching itself off is all that a machine can say by its exit; the last line says whether all went well.
+        let ended = child.wait().is_ok_and(|status| status.success());
+        let succeeded = ended && lines.last().is_some_and(|line| line == "strandline: succeeded");
         let mut errors = String::new();
         if let Some(mut stderr) = child.stderr.take() {
             let _bytes = stderr.read_to_string(&mut errors);
@@ -149,9 +151,4 @@ fn lines(child: &mut Child, text: Option<&str>) -> Vec<String> {
         let _ = reader.join();
     }
     lines
-}
-
-/// Waits for the emulator's end, and says whether all went well.
-fn ended(child: &mut Child) -> bool {
-    child.wait().is_ok_and(|status| status.success())
 }
