@@ -4,6 +4,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=aarch64-unknown-none-softfloat
 out="$root/target/strandline"
 QEMU=${QEMU:-qemu-system-aarch64}
+# Firmware for QEMU's machine, as Debian installs it.
+uboot_firmware=/usr/lib/u-boot/qemu_arm64/u-boot.bin
+uefi_firmware=/usr/share/qemu-efi-aarch64/QEMU_EFI.fd
+# Tools for disks are there, and not in everybody's path.
+PATH=$PATH:/usr/sbin:/sbin
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -53,12 +58,20 @@ build() {
     objcopy -O binary "${CARGO_TARGET_DIR:-$root/target}/$target/image/$program" "$image"
 }
 
-build_strandline() { build strandline "${1:-$out/strandline.img}" --features image --bin strandline; }
+build_strandline() {
+    build strandline "${1:-$out/strandline.img}" --package strandline --features image --bin strandline
+}
 build_guest() {
     case $1 in
         c-probe) build_c_probe ;;
         *) build "$1" "$out/$1.img" --package "$1" ;;
     esac
+}
+
+# Makes a bundle: build_bundle OUTPUT {kernel|ramdisk FILE ARGUMENTS}...
+build_bundle() {
+    (cd "$root" && cargo build --quiet --locked --package strandline-bundle) || die "building mkbundle failed"
+    "${CARGO_TARGET_DIR:-$root/target}/debug/mkbundle" "$@" || die "the bundle could not be made (see above)"
 }
 
 # The guest in C, from the C header alone. Without an MMU all memory is device memory: no unaligned accesses.
