@@ -104,10 +104,11 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
 
     /// The STE of the DMA view.
     pub fn ste(&self) -> ViewSte {
-        let tree = &self.space.dma_views().next().expect("one DMA view").view.tree;
+        let view = &self.space.dma_views().next().expect("one DMA view").view;
+        let tree = &view.tree;
         let hardware_update = if self.plan.tier == DmaTier::Hardware { Httu::Dirty } else { Httu::None };
         let config = Stage2Config {
-            vmid: self.vmid,
+            vmid: view.walker.vmid,
             root: tree.root(),
             ipa_bits: u32::from(tree.format().ipa_bits()),
             start_level: tree.format().start_level(),

@@ -18,8 +18,6 @@ pub(super) struct Plugged {
     pub index: usize,
     pub vmid: Vmid,
     pub tier: DmaTier,
-    /// Tables that are no more part of its tree, and are never used again.
-    pub unlinked: u64,
 }
 
 impl Guest<'_> {
@@ -75,11 +73,11 @@ impl Guest<'_> {
             Ok(_) => return Err("a log was made weaker, which was not allowed".to_owned()),
         };
         self.met.weakened += u64::from(weaker);
-        self.views[stream] = Some(Plugged { index, vmid, tier, unlinked: 0 });
+        self.views[stream] = Some(Plugged { index, vmid, tier });
         self.enter_dirty(Source::Dma, self.all());
         self.met.attaches_under_log += u64::from(self.is_on());
         self.relent();
-        self.go_through(stream, index, vmid)
+        self.go_through(stream, index)
     }
 
     /// A view was refused: it had to be, and nothing has changed.
@@ -99,9 +97,9 @@ impl Guest<'_> {
     }
 
     /// Sends a stream through its view. Where the SMMU is silent the stream aborts, and its device rests.
-    fn go_through(&mut self, stream: usize, index: usize, vmid: Vmid) -> Outcome {
+    fn go_through(&mut self, stream: usize, index: usize) -> Outcome {
         self.fate();
-        let config = self.config(index, vmid);
+        let config = self.config(index);
         let mut ste = self.smmu.view(&config).map_err(|e| e.to_string())?;
         let stalls = self.views[stream].is_some_and(|v| v.tier == DmaTier::Stall);
         if stalls {
@@ -119,15 +117,17 @@ impl Guest<'_> {
         Ok(())
     }
 
-    fn config(&self, index: usize, vmid: Vmid) -> Stage2Config {
-        let tier = self.views.iter().flatten().find(|v| v.index == index).map(|v| v.tier);
-        self.with_tree(index, |tree| Stage2Config {
-            vmid,
-            root: tree.root(),
-            ipa_bits: u32::from(tree.format().ipa_bits()),
-            start_level: tree.format().start_level(),
-            output_bits: 48,
-            hardware_update: if tier == Some(DmaTier::Hardware) { Httu::Dirty } else { Httu::None },
+    fn config(&self, index: usize) -> Stage2Config {
+        self.with_view(index, |dma| {
+            let tree = &dma.view.tree;
+            Stage2Config {
+                vmid: dma.view.walker.vmid,
+                root: tree.root(),
+                ipa_bits: u32::from(tree.format().ipa_bits()),
+                start_level: tree.format().start_level(),
+                output_bits: 48,
+                hardware_update: if dma.tier == DmaTier::Hardware { Httu::Dirty } else { Httu::None },
+            }
         })
     }
 
@@ -145,7 +145,8 @@ impl Guest<'_> {
         }
         self.leaving[stream] = false;
         self.fate();
-        let (linked, _) = self.tables(view.index);
+        let (linked, other) = self.tables(view.index);
+        let quarantined = self.host.space().quarantined_frames();
         let answered = self.answers();
         let detached =
             self.host.detaching(|| self.log.detach_view(self.host, &mut self.host.space_mut(), view.index));
@@ -155,7 +156,12 @@ impl Guest<'_> {
             Err(AttachError::View(_)) if self.excused(answered) => {
                 self.met.dead_detaches += 1;
                 self.machine().quarantine_vmid(view.vmid);
-                self.quarantined += linked as usize;
+                let left = self.host.space().quarantined_frames() - quarantined;
+                // Of two trees the SMMU may have forgotten one before.
+                if left != linked && left != linked + other {
+                    return Err(format!("half done: {linked} and {other} tables, {left} quarantined"));
+                }
+                self.quarantined += left as usize;
                 if self.log.state() == LogState::On {
                     return Err("trusted: a log one of whose views is gone unread".to_owned());
                 }
