@@ -37,7 +37,7 @@ static PLATFORM: Platform = Platform::new();
 /// Called once by the entry code, on the boot stack, with the MMU off.
 pub extern "C" fn start(tree: u64, current_el: u64) -> ! {
     match boot(tree, current_el).and_then(|(machine, cpu, tables)| {
-        PLATFORM.note_core(cpu.midr);
+        PLATFORM.note_core(&cpu);
         banner::print(machine, &cpu, tables);
         guest::run_all(machine, &cpu, &PLATFORM)
     }) {
