@@ -3,6 +3,8 @@
 //! Structure changes only through `&mut AddressSpace`: whoever has it has every view of the VM, and nobody has to
 //! know a rule. The dirty state of leaves changes under `&AddressSpace`, by atomic operations.
 
+mod dma_view;
+
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,13 +13,15 @@ use strandline_abi::{DmaTier, LogSource};
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::dirty_log::Ledger;
 use crate::frames::{FrameReserve, OutOfFrames};
-use crate::hw::{DmaTlb, Platform, SizeChange};
-use crate::smmu::Httu;
+use crate::hw::{DmaTlb, DmaTlbError, Platform};
 use crate::stage2::descriptor::Leaf;
 use crate::stage2::{
     CpuWalker, DmaWalker, Format, LeafCounts, LeafState, MapError, Mapping, Retired, Rights, Tree, View,
     ViewError, Walker,
 };
+
+pub use dma_view::DmaView;
+pub(crate) use dma_view::OtherTreeError;
 
 /// The most DMA views of a VM: one for each tier and class of SMMU in front of its devices.
 pub const MAX_DMA_VIEWS: usize = 4;
@@ -65,53 +69,10 @@ pub struct Region {
     pub reach: Reach,
 }
 
-/// The view of the VM's devices of one tier behind one SMMU.
-#[derive(Debug)]
-pub struct DmaView<'d, D> {
-    /// Tree and walker.
-    pub view: View<DmaWalker<'d, D>>,
-    /// How writes through it come to be known.
-    pub tier: DmaTier,
-}
-
-impl<D> DmaView<'_, D> {
-    /// Whether a leaf that is written becomes writable-dirty: by hardware, or by the answer to a stalled write. In other
-    /// tiers all leaves are.
-    pub(crate) const fn shows_writes(&self) -> bool {
-        matches!(self.tier, DmaTier::Hardware | DmaTier::Stall)
-    }
-
-    /// What hardware updates in its tree: for the STE of each of its streams
-    /// ([`Stage2Config::hardware_update`](crate::smmu::Stage2Config::hardware_update)).
-    #[must_use]
-    pub const fn hardware_update(&self) -> Httu {
-        match self.tier {
-            DmaTier::Hardware if self.view.tree.has_table_flags() => Httu::TableAccessFlag,
-            DmaTier::Hardware => Httu::Dirty,
-            _ => Httu::None,
-        }
-    }
-}
-
-impl<D: DmaTlb> DmaView<'_, D> {
-    /// Whether the sizes of its leaves may change while devices use it.
-    pub(crate) fn changes_size(&self) -> bool {
-        self.view.walker.tlb.size_change() != SizeChange::Never
-    }
-
-    /// Whether a log changes anything in it: where sizes can't change, and no leaf has a state, there is nothing to do.
-    pub(crate) fn takes_part(&self) -> bool {
-        self.changes_size() || self.shows_writes()
-    }
-
-    /// Where `mapping` is made of pages in it: in a log, or everywhere where that can't be made up for later.
-    fn mapping(&self, mapping: Mapping) -> Mapping {
-        let by_pages = match (self.changes_size(), self.shows_writes()) {
-            (true, _) => mapping.by_pages,
-            (false, true) => Some(mapping.range),
-            (false, false) => None,
-        };
-        Mapping { by_pages, ..mapping }
+impl Region {
+    /// It, by the largest leaves.
+    const fn mapping(&self) -> Mapping {
+        Mapping { range: self.range, pa: self.pa, rights: self.reach.rights(), by_pages: None }
     }
 }
 
@@ -130,6 +91,10 @@ pub enum SpaceError {
     Changing(IpaRange),
     /// This range is logged: a view is added through the log ([`crate::dirty_log::DirtyLog::attach_view`]).
     Logged(IpaRange),
+    /// The view takes a second VMID for the log that is on, and all are taken.
+    OutOfVmids,
+    /// The SMMU did not answer when it was asked for that VMID.
+    NoAnswer(DmaTlbError),
     /// An invalidation did not complete: the mapping is gone, but the memory must not be reused.
     View(ViewError),
 }
@@ -145,6 +110,8 @@ impl fmt::Display for SpaceError {
             Self::NoSuchRegion(range) => write!(f, "no mapping is exactly {range}"),
             Self::Changing(range) => write!(f, "a log of some of {range} is being started or stopped"),
             Self::Logged(range) => write!(f, "{range} is logged: attach the view through the log"),
+            Self::OutOfVmids => f.write_str("the SMMU has no VMID left for a second tree"),
+            Self::NoAnswer(error) => error.fmt(f),
             Self::View(error) => error.fmt(f),
         }
     }
@@ -239,7 +206,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             && dma.tier == DmaTier::Hardware
         {
             let mapped = self.regions.iter().flatten().filter(|r| r.reach.devices()).map(|r| r.range);
-            dma.view.tree.use_table_flags(platform, mapped);
+            dma.use_table_flags(platform, mapped);
         }
     }
 
@@ -252,17 +219,51 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     ) -> Result<usize, SpaceError> {
         let index = self.dma.iter().position(Option::is_none).ok_or(SpaceError::TooManyViews)?;
         let tree = Tree::new(platform, self.cpu.tree.format())?;
-        let mut dma = DmaView { view: View { tree, walker }, tier };
-        let regions = self.regions;
-        for region in regions.iter().flatten().filter(|r| r.reach.devices()) {
-            let mapping = dma.mapping(self.mapping(region));
-            if let Err(error) = map_one(platform, &mut dma.view, &mapping) {
-                dma.view.tree.free(platform);
-                return Err(error);
-            }
+        let mut dma = DmaView::new(tree, walker, tier);
+        if let Err(error) = self.map_all(platform, &mut dma) {
+            dma.free_other(platform);
+            dma.view.tree.free(platform);
+            return Err(error);
         }
         self.dma[index] = Some(dma);
         Ok(index)
+    }
+
+    /// Maps what devices reach in a view that is new: in both its trees, where the log that is on takes two.
+    fn map_all<P: Platform>(&self, platform: &P, dma: &mut DmaView<'d, D>) -> Result<(), SpaceError> {
+        if self.ledger.is_some() {
+            dma.add_other(platform)?;
+        }
+        for region in self.regions.iter().flatten().filter(|r| r.reach.devices()) {
+            let mapping = self.mapping(region);
+            dma.map_alone(platform, mapping)?;
+            dma.map_other(platform, mapping)?;
+        }
+        dma.exchange();
+        Ok(())
+    }
+
+    /// Maps a bounded part, from `at` on, of what devices reach into the second tree of view `index`, out of `reserve`;
+    /// moves `at` behind it. `true` when all is mapped. What is mapped meanwhile is in it already.
+    pub(crate) fn copy_step<P: Platform>(
+        &mut self,
+        platform: &P,
+        index: usize,
+        at: &mut Ipa,
+        reserve: &mut FrameReserve,
+    ) -> bool {
+        let regions = self.regions;
+        let shared = || regions.iter().flatten().filter(|r| r.reach.devices());
+        let left = shared().filter(|r| r.range.end() > *at).map(|r| r.range.start().max(*at)).min();
+        let (Some(window), Some(Some(dma))) = (left.and_then(dma_view::window), self.dma.get_mut(index))
+        else {
+            return true;
+        };
+        for region in shared() {
+            dma.copy(platform, region.mapping(), window, reserve);
+        }
+        *at = window.end();
+        false
     }
 
     /// Maps `region`, in the CPU view first, in the DMA views last; all or nothing.
@@ -282,7 +283,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
 
         let mut frames = if cpu { self.cpu.tree.map_needs(platform, &mapping)? } else { 0 };
         for view in self.dma.iter().flatten().filter(|_| dma) {
-            frames += view.view.tree.map_needs(platform, &view.mapping(mapping))?;
+            frames += view.map_needs(platform, mapping)?;
         }
         let mut reserve = platform.reserve(frames)?;
 
@@ -290,8 +291,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             self.cpu.tree.map(platform, &mapping, &mut reserve, false);
         }
         for view in self.dma.iter_mut().flatten().filter(|_| dma) {
-            let (mapping, clean) = (view.mapping(mapping), !view.view.walker.coherent);
-            view.view.tree.map(platform, &mapping, &mut reserve, clean);
+            view.map(platform, mapping, &mut reserve);
         }
         platform.unreserve(reserve);
         self.regions[place] = Some(region);
@@ -335,7 +335,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
         let (mut result, quarantined) = (Ok(()), &mut self.quarantined);
         for view in self.dma.iter_mut().flatten().filter(|_| dma) {
             let exact = view.shows_writes();
-            let unmapped = unmap_one(platform, &mut view.view, range, quarantined, |range, leaf| {
+            let unmapped = view.unmap(platform, range, quarantined, &mut |range, leaf| {
                 if leaf.is_logged() && (!exact || leaf.state() == LeafState::WritableDirty) {
                     left(LogSource::Dma, range);
                 }
@@ -343,7 +343,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             result = result.and(unmapped);
         }
         if cpu {
-            let unmapped = unmap_one(platform, &mut self.cpu, range, quarantined, |range, leaf| {
+            let unmapped = unmap_one(platform, &mut self.cpu, range, quarantined, &mut |range, leaf| {
                 if leaf.is_logged() && leaf.state() == LeafState::WritableDirty {
                     left(LogSource::Cpu, range);
                 }
@@ -418,8 +418,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     }
 
     fn mapping(&self, region: &Region) -> Mapping {
-        let by_pages = self.ledger.as_ref().map(Ledger::range);
-        Mapping { range: region.range, pa: region.pa, rights: region.reach.rights(), by_pages }
+        Mapping { by_pages: self.ledger.as_ref().map(Ledger::range), ..region.mapping() }
     }
 
     /// The first address of `range` that is not RAM of the VM; `None` where all of it is.
@@ -491,19 +490,19 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             sum.0.blocks_1g += leaves.blocks_1g;
             sum.0.blocks_2m += leaves.blocks_2m;
             sum.0.pages_4k += leaves.pages_4k;
-            sum.1 += view.view.tree.tables();
+            sum.1 += view.view.tree.tables() + view.other_tree().map_or(0, Tree::tables);
         }
         sum
     }
 
-    /// Gives all table frames back. No vCPU runs on the CPU view any more, no stream uses a DMA view, and the
-    /// VMIDs have been invalidated.
+    /// Gives all table frames back. No vCPU runs on the CPU view any more, no stream uses a DMA view, and the VMIDs
+    /// of all of them ([`DmaView::vmids`]) have been given back.
     pub fn free<P: Platform>(self, platform: &P) {
         if let Some(ledger) = self.ledger {
             ledger.free(platform);
         }
         for view in self.dma.into_iter().flatten() {
-            view.view.tree.free(platform);
+            view.free(platform);
         }
         self.cpu.tree.free(platform);
     }
@@ -527,7 +526,7 @@ fn unmap_one<P, W>(
     view: &mut View<W>,
     range: IpaRange,
     quarantined: &mut u64,
-    left: impl FnMut(IpaRange, Leaf),
+    left: &mut dyn FnMut(IpaRange, Leaf),
 ) -> Result<(), SpaceError>
 where
     P: Platform,

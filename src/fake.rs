@@ -10,8 +10,8 @@ use std::vec::Vec;
 use crate::addr::{IpaRange, PAGE_BYTES, Pa, Vmid};
 use crate::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use crate::hw::{
-    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Resume, ResumeError, Scope,
-    SizeChange, Stall, StallTlb, Tlbi, Vttbr, Word,
+    Barrier, CommandCounts, Cpu, DmaRoot, DmaTlb, DmaTlbError, HoldTimeout, Memory, PairStore, Resume,
+    ResumeError, Scope, SizeChange, Stall, StallTlb, Tlbi, TreeSwitch, Vttbr, Word,
 };
 
 /// One thing the software under test did.
@@ -19,6 +19,8 @@ use crate::hw::{
 pub enum Event {
     /// A plain store of one word.
     Store(Pa, u64),
+    /// A store of two words at once.
+    Pair(Pa, [u64; 2]),
     /// A run of plain stores into memory nobody else reaches yet: address and number of words.
     Fill(Pa, usize),
     /// A compare-and-swap that wrote: address, word before, word after.
@@ -114,6 +116,8 @@ pub struct Fake {
     clock_us: Cell<u64>,
     /// What somebody else writes, and where, when the clock has come so far.
     pub intruder: Cell<Option<(u64, Pa, u64)>>,
+    /// Whether it stores 128 bits at once.
+    pub lse2: Cell<bool>,
     /// What [`Cpu::hold`] answers.
     pub hold_result: Cell<Result<(), HoldTimeout>>,
 }
@@ -133,6 +137,7 @@ impl Fake {
             reserved: Cell::new(0),
             clock_us: Cell::new(0),
             intruder: Cell::new(None),
+            lse2: Cell::new(false),
             hold_result: Cell::new(Ok(())),
         }
     }
@@ -197,6 +202,19 @@ impl Memory for Fake {
         for i in 0..count {
             self.word(pa.offset(i as u64 * 8)).value.store(value(i), Ordering::SeqCst);
         }
+    }
+
+    fn pairs(&self) -> Option<&dyn PairStore> {
+        if self.lse2.get() { Some(self) } else { None }
+    }
+}
+
+impl PairStore for Fake {
+    fn store_pair(&self, pa: Pa, pair: [u64; 2]) {
+        assert!(pa.is_aligned(16), "a pair at {pa}");
+        record(Event::Pair(pa, pair));
+        self.write_behind(pa, pair[0]);
+        self.write_behind(pa.offset(8), pair[1]);
     }
 }
 
@@ -305,6 +323,10 @@ pub struct FakeTlb {
     pub last_with_tables: Cell<bool>,
     /// What a change of size takes, if not [`SizeChange::Direct`].
     pub size_change: Cell<Option<SizeChange>>,
+    /// VMIDs that are left for second trees, where streams can be sent through one; they count down.
+    pub vmids: Cell<Option<u16>>,
+    /// Which tree streams go through, as it was last told.
+    pub streams_at: Cell<Option<DmaRoot>>,
     commands: Cell<CommandCounts>,
 }
 
@@ -355,6 +377,35 @@ impl DmaTlb for FakeTlb {
 
     fn size_change(&self) -> SizeChange {
         self.size_change.get().unwrap_or(SizeChange::Direct)
+    }
+
+    fn switching(&self) -> Option<&dyn TreeSwitch> {
+        if self.vmids.get().is_some() { Some(self) } else { None }
+    }
+}
+
+impl TreeSwitch for FakeTlb {
+    fn take_vmid(&self) -> Result<Option<Vmid>, DmaTlbError> {
+        record(Event::Mark("a VMID"));
+        self.answer()?;
+        let left = self.vmids.get().filter(|left| *left > 0);
+        self.vmids.set(left.map(|left| left - 1).or(Some(0)));
+        Ok(left.map(|left| Vmid(0x100 + left)))
+    }
+
+    fn end_vmid(&self, vmid: Vmid, forgotten: bool) {
+        record(Event::Mark(if forgotten { "a VMID back" } else { "a VMID out of use" }));
+        assert!(vmid.0 > 0x100, "{vmid:?} is not its own");
+        if forgotten {
+            self.vmids.set(self.vmids.get().map(|left| left + 1));
+        }
+    }
+
+    fn switch(&self, from: DmaRoot, to: DmaRoot) -> Result<(), DmaTlbError> {
+        assert!(from.vmid != to.vmid && from.root != to.root);
+        record(Event::Mark("switch"));
+        self.streams_at.set(Some(to));
+        self.answer()
     }
 }
 

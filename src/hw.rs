@@ -69,6 +69,20 @@ pub trait Memory {
             word.store(value(i));
         }
     }
+
+    /// Stores of 128 bits at once, where every PE of the machine has FEAT_LSE2: an SMMU that is integrated with such PEs
+    /// reads 128 bits of an STE at once as well (IHI 0070 §3.21.3). `None` where that is not so, or not known.
+    fn pairs(&self) -> Option<&dyn PairStore> {
+        None
+    }
+}
+
+/// Memory whose words can be stored two at a time.
+pub trait PairStore {
+    /// Stores `pair` at `pa`, a multiple of 16 in memory that is [`Memory::words`]' and cacheable, in one single-copy
+    /// atomic access (`STP` with FEAT_LSE2, Arm ARM B2.2.1): nobody ever sees one word of it without the other. It orders
+    /// nothing.
+    fn store_pair(&self, pa: Pa, pair: [u64; 2]);
 }
 
 /// The barriers the library asks for (Arm ARM B2.3.10).
@@ -221,6 +235,44 @@ pub trait DmaTlb {
 
     /// What a change of a translation's size takes.
     fn size_change(&self) -> SizeChange;
+
+    /// How the streams of a view are sent through another tree, where the SMMU bears that while they work. `None` where
+    /// it does not: the default.
+    fn switching(&self) -> Option<&dyn TreeSwitch> {
+        None
+    }
+}
+
+/// A stage-2 tree as an SMMU knows it. No two trees have one VMID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaRoot {
+    /// Tags what is cached of it.
+    pub vmid: Vmid,
+    /// Its (first) root table.
+    pub root: Pa,
+}
+
+/// An SMMU whose streams can be sent through another tree while they work: what stands in for changes of size where
+/// these are not borne ([`SizeChange::Never`]).
+pub trait TreeSwitch {
+    /// A VMID of which nothing is cached; `Ok(None)` where all are taken.
+    ///
+    /// # Errors
+    /// The SMMU did not complete the invalidation: no VMID was taken.
+    fn take_vmid(&self) -> Result<Option<Vmid>, DmaTlbError>;
+
+    /// Gives a VMID of [`TreeSwitch::take_vmid`] back, which no stream has. `forgotten`: nothing is cached of it; otherwise
+    /// it stays out of use for good.
+    fn end_vmid(&self, vmid: Vmid, forgotten: bool);
+
+    /// Sends every stream that goes through `from` through `to`, which translates the same addresses to the same memory
+    /// with the same rights. When this returns, no stream uses `from`, transactions that did have completed, and nothing
+    /// is cached of it.
+    ///
+    /// # Errors
+    /// The SMMU did not answer, or refused a command. It may use either tree then: both are to be kept until this, or the
+    /// way back, has succeeded. It can be repeated.
+    fn switch(&self, from: DmaRoot, to: DmaRoot) -> Result<(), DmaTlbError>;
 }
 
 /// What it takes to change the size of a valid translation under an SMMU that uses it (IDR3.BBML, IHI 0070 §3.21.1).
@@ -310,6 +362,8 @@ pub enum DmaTlbError {
     Timeout,
     /// The SMMU refused a command; carries CMDQ_CONS.ERR (IHI 0070 §6.3.27).
     Command(u8),
+    /// Its streams can't be sent through another tree while they work ([`DmaTlb::switching`]); nothing was changed.
+    NoSwitching,
 }
 
 impl fmt::Display for DmaTlbError {
@@ -317,6 +371,7 @@ impl fmt::Display for DmaTlbError {
         match self {
             Self::Timeout => f.write_str("the SMMU did not complete a CMD_SYNC in time"),
             Self::Command(code) => write!(f, "the SMMU refused a command (CERROR {code:#x})"),
+            Self::NoSwitching => f.write_str("the SMMU's streams can't be sent through another tree"),
         }
     }
 }

@@ -30,6 +30,8 @@ const CLEANED: u8 = 0x10;
 const WALKED: u8 = 0x20;
 /// Hardware changed it since software last looked.
 const CHANGED: u8 = 0x40;
+/// Stored together with the other word of its aligned 128 bits.
+const PAIRED: u8 = 0x80;
 
 /// Memory by word index.
 pub(crate) struct Memory {
@@ -150,9 +152,37 @@ impl Memory {
             }
             self.flags[i] |= UNSEEN[observer] | if filled { FILLED[observer] } else { 0 };
         }
-        self.flags[i] &= !(CLEANED | CHANGED);
+        self.flags[i] &= !(CLEANED | CHANGED | PAIRED);
         self.hidden.remove(&at);
         self.newest[i] = value;
+    }
+
+    /// Software stores 128 bits at once.
+    pub fn store_pair(&mut self, at: u32, pair: [u64; 2]) {
+        for (at, value) in (at..).zip(pair) {
+            self.store(at, value, false);
+            self.flags[at as usize] |= PAIRED;
+        }
+    }
+
+    /// `observer` reads the 128 bits at `at` at once: of two words that were stored together it finds both, or neither.
+    pub fn look_at_pair(&mut self, observer: Observer, at: u32, random: &mut Random) -> [Look; 2] {
+        let words = [at, at + 1];
+        let undecided = PAIRED | UNSEEN[observer as usize];
+        if words.iter().all(|at| self.flags[*at as usize] & undecided == undecided) {
+            if random.coin() {
+                return words.map(|at| self.as_seen(observer, at));
+            }
+            words.iter().for_each(|at| self.settle(observer, *at));
+        }
+        words.map(|at| self.look(observer, at, random))
+    }
+
+    /// The word as `observer` is sure to see it at least.
+    fn as_seen(&self, observer: Observer, at: u32) -> Look {
+        let (i, o) = (at as usize, observer as usize);
+        let (value, premature) = (self.seen[o][i], self.flags[i] & FILLED[o] != 0);
+        Look { value, old: value != self.newest[i], premature }
     }
 
     /// Hardware's own store: all of hardware sees it at once.
@@ -198,7 +228,7 @@ impl Memory {
             self.flags[i] &= !(UNSEEN[o] | FILLED[o]);
             return Look { value: self.newest[i], old: false, premature };
         }
-        Look { value: self.seen[o][i], old: self.seen[o][i] != self.newest[i], premature }
+        self.as_seen(observer, at)
     }
 
     /// `observer` has found out that the word is not what it was: from now on it sees the newest value.

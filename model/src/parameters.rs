@@ -47,6 +47,8 @@ pub struct SmmuParameters {
     pub two_level: bool,
     /// TLB entries, walk cache included.
     pub tlb_entries: usize,
+    /// STEs that it keeps, at least one.
+    pub ste_entries: usize,
     /// IDR0.ATS: and devices call addresses translated that are not.
     pub ats: bool,
     /// SMMU_IIDR.
@@ -71,6 +73,8 @@ pub struct PeParameters {
     pub hafdbs: bool,
     /// Two sizes of one translation in a TLB make a PE raise a TLB conflict abort (Arm ARM D8.17, RFCPSG).
     pub conflict_aborts: bool,
+    /// FEAT_LSE2: 128 bits are stored at once, and the SMMU reads so many of an STE at once.
+    pub lse2: bool,
     /// TLB entries of each PE.
     pub tlb_entries: usize,
 }
@@ -99,6 +103,7 @@ impl Parameters {
                 coherent: true,
                 two_level: true,
                 tlb_entries: 256,
+                ste_entries: 64,
                 ats: false,
                 iidr: 0,
                 outliving: false,
@@ -106,7 +111,13 @@ impl Parameters {
                 stall_model: 1,
                 stall_max: 0,
             },
-            pes: PeParameters { count: 2, hafdbs: true, conflict_aborts: true, tlb_entries: 192 },
+            pes: PeParameters {
+                count: 2,
+                hafdbs: true,
+                conflict_aborts: true,
+                lse2: false,
+                tlb_entries: 192,
+            },
             pace: 512,
             spurious: 4,
             whims: true,

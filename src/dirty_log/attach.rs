@@ -131,13 +131,15 @@ impl DirtyLog {
             return Err(AttachError::Changing);
         }
         let place = space.dma.get_mut(index).ok_or(AttachError::NoSuchView(index))?;
-        let dma = place.take().ok_or(AttachError::NoSuchView(index))?;
+        let mut dma = place.take().ok_or(AttachError::NoSuchView(index))?;
         if let Phase::On(on) = &mut self.phase
             && let Some(retired) = on.dma_retired[index].take()
         {
             space.quarantined += retired.end(platform);
         }
-        if let Err(error) = dma.view.walker.invalidate(platform, &dma.view.tree) {
+        let invalidated = dma.view.walker.invalidate(platform, &dma.view.tree);
+        space.quarantined += dma.end_other(platform, invalidated.is_ok());
+        if let Err(error) = invalidated {
             space.quarantined += dma.view.tree.abandon(platform);
             // What it knew of writes is gone with it.
             let _untrusted = self.distrust();
@@ -171,7 +173,7 @@ fn attach<'d, P: Platform, D: DmaTlb>(
     let frames = Retired::frames_for(usize::try_from(roots).unwrap_or(usize::MAX));
     let reserve = platform.reserve(frames)?;
     match space.insert_dma_view(platform, walker, tier) {
-        Ok(index) if space.dma[index].as_ref().is_some_and(DmaView::takes_part) => {
+        Ok(index) if space.dma[index].as_ref().is_some_and(merges) => {
             Ok((index, Some(Retired::new(reserve))))
         }
         Ok(index) => {
@@ -183,4 +185,9 @@ fn attach<'d, P: Platform, D: DmaTlb>(
             Err(error)
         }
     }
+}
+
+/// Whether a stop changes anything in the tree itself.
+fn merges<D: DmaTlb>(view: &DmaView<'_, D>) -> bool {
+    view.takes_part() && view.other.is_none()
 }

@@ -5,6 +5,7 @@ use core::fmt;
 use strandline_abi::{DmaTier, Tiers};
 
 use crate::addr::Ipa;
+use crate::address_space::SpaceError;
 use crate::frames::OutOfFrames;
 use crate::stage2::ViewError;
 
@@ -34,6 +35,8 @@ pub enum LogError {
     NoKey,
     /// Table frames are lacking.
     OutOfFrames(OutOfFrames),
+    /// A second tree takes a VMID, and the SMMU has none left.
+    OutOfVmids,
     /// The word with this index could not be delivered: it and those behind it are still in the log.
     NotDelivered(u64),
     /// A vCPU could not be held while a stop was under way: it goes on with the next call.
@@ -60,6 +63,7 @@ impl fmt::Display for LogError {
             }
             Self::NoKey => f.write_str("logging by digests needs a key: give the log one"),
             Self::OutOfFrames(lack) => lack.fmt(f),
+            Self::OutOfVmids => SpaceError::OutOfVmids.fmt(f),
             Self::NotDelivered(word) => {
                 write!(f, "word {word} of the bitmap could not be delivered: sync again")
             }

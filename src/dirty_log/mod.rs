@@ -10,6 +10,7 @@ mod digest;
 mod error;
 mod fault;
 mod ledger;
+mod second_tree;
 mod stall;
 mod start;
 mod stop;
@@ -29,7 +30,7 @@ pub use stall::StallAnswer;
 pub use start::Request;
 pub use sync::{Cleared, Delivery, Synced};
 
-use crate::addr::{IpaRange, PAGE_BYTES};
+use crate::addr::{Ipa, IpaRange, PAGE_BYTES};
 use crate::address_space::{AddressSpace, MAX_DMA_VIEWS};
 use crate::frames::FrameReserve;
 use crate::hw::Platform;
@@ -91,6 +92,7 @@ struct On {
     step_pages: u64,
     /// Room for the tables that a stop unlinks.
     cpu_retired: Retired,
+    /// Where no second tree stands in for changes of size.
     dma_retired: [Option<Retired>; MAX_DMA_VIEWS],
     /// Hardware stopped answering: what the log says can't be relied on.
     untrusted: bool,
@@ -145,7 +147,17 @@ struct Splitting {
     /// What is left of the range whose first digests are still to be taken.
     undigested: Option<IpaRange>,
     cpu: Option<Split>,
+    /// Second trees that are being mapped: before their splits.
+    copies: [Option<Copying>; MAX_DMA_VIEWS],
     dma: [Option<Split>; MAX_DMA_VIEWS],
+}
+
+/// A second tree that is being mapped like the first.
+#[derive(Debug)]
+struct Copying {
+    /// Up to where it is.
+    at: Ipa,
+    reserve: FrameReserve,
 }
 
 /// A stop under way, or a start that is being undone.
@@ -178,6 +190,9 @@ impl Splitting {
         }
         for split in self.dma.into_iter().flatten().chain(self.cpu) {
             split.end(platform);
+        }
+        for copy in self.copies.into_iter().flatten() {
+            platform.unreserve(copy.reserve);
         }
         self.on
     }

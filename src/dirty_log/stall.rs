@@ -73,7 +73,15 @@ impl<'d, D: StallTlb> AddressSpace<'d, D> {
         lines.clean(platform);
         // Of table descriptors as well: a merge may have replaced one that a retry would still go through.
         let scope = Scope::Range { range: page, leaf_only: false };
-        walker.tlb.invalidate(walker.vmid, scope).map(|()| true)
+        walker.tlb.invalidate(walker.vmid, scope)?;
+        // An SMMU that has not said that it goes another way may try it again in the tree of a log that has ended.
+        if let Some(other) = dma.other_in_use()
+            && let Some((slot, leaf)) = logged_leaf(&other.tree, platform, page)
+        {
+            permit_write(platform, slot, leaf);
+            walker.tlb.invalidate(other.walker.vmid, scope)?;
+        }
+        Ok(true)
     }
 
     /// A device's write to `ipa` through view `dma` was *terminated* since stage 2 did not permit it. Where the page is one

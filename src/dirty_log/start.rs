@@ -4,10 +4,10 @@ use strandline_abi::{CpuTier, DmaTier, Tiers};
 
 use super::digest::{self, DigestKey, Digests};
 use super::{
-    Counting, DirtyLog, Ledger, LogError, On, Phase, Preparing, Progress, STEP_PAGES, STEP_PAGES_DIGEST,
-    Splitting, Stage, Starting, Stopping,
+    Copying, Counting, DirtyLog, Ledger, LogError, On, Phase, Preparing, Progress, STEP_PAGES,
+    STEP_PAGES_DIGEST, Splitting, Stage, Starting, Stopping, second_tree,
 };
-use crate::addr::{IpaRange, PAGE_SHIFT, PageSize};
+use crate::addr::{Ipa, IpaRange, PAGE_SHIFT, PageSize};
 use crate::address_space::{AddressSpace, DmaView, MAX_DMA_VIEWS};
 use crate::frames::{FrameReserve, Frames, OutOfFrames};
 use crate::hw::{DmaTlb, Platform};
@@ -65,7 +65,7 @@ const fn retired_frames(split: SplitNeeds) -> usize {
     Retired::frames_for(split.blocks + 1)
 }
 
-/// All frames a view takes.
+/// All frames a view takes that is split where it is.
 const fn frames(split: SplitNeeds) -> usize {
     split.frames + retired_frames(split)
 }
@@ -153,14 +153,16 @@ impl DirtyLog {
         starting.steps += 1;
         let more = Progress::More(starting.steps);
         if let Stage::Counting(counting) = &mut starting.stage {
-            if !counting.step(platform, space) {
-                return Ok(more);
-            }
             let key = self.key.filter(|_| space.has_digest_views());
-            if let Err(lack) = starting.take_all(platform, space, key) {
+            let taken = match counting.step(platform, space) {
+                Ok(false) => return Ok(more),
+                Ok(true) => starting.take_all(platform, space, key),
+                Err(error) => Err(LogError::Abandoned(error)),
+            };
+            if let Err(error) = taken {
                 space.end_change();
                 self.phase = Phase::Off;
-                return Err(lack.into());
+                return Err(error);
             }
         }
         let Stage::Splitting(splitting) = &mut starting.stage else { return Ok(more) };
@@ -215,12 +217,14 @@ impl Starting {
     fn take_all<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
-        space: &AddressSpace<'_, D>,
+        space: &mut AddressSpace<'_, D>,
         key: Option<DigestKey>,
-    ) -> Result<(), OutOfFrames> {
+    ) -> Result<(), LogError> {
         let Stage::Counting(counting) = &self.stage else { return Ok(()) };
         let range = self.request.range;
-        let (preparing, reserve) = reserve_all(platform, range, counting.frames(), key)?;
+        second_tree::add_all(platform, space)?;
+        let reserved = reserve_all(platform, range, counting.frames(space), key);
+        let (preparing, reserve) = reserved.inspect_err(|_| second_tree::free_all(platform, space))?;
         let mut splitting = counting.splitting(platform, space, self.request, reserve);
         splitting.preparing = Some(preparing);
         if key.is_some() {
@@ -234,19 +238,36 @@ impl Starting {
 
 impl Counting {
     /// Does one bounded part; `true` when all views are counted.
-    fn step<P: Platform, D: DmaTlb>(&mut self, platform: &P, space: &AddressSpace<'_, D>) -> bool {
+    ///
+    /// # Errors
+    /// An SMMU that fell silent in a stop has not come back. Nothing was changed.
+    fn step<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+    ) -> Result<bool, ViewError> {
+        if !second_tree::drop_step(platform, space)? {
+            return Ok(false);
+        }
         let mut counted = self.cpu.step(&space.cpu.tree, platform);
         for (count, view) in self.dma.iter_mut().zip(&space.dma) {
             if let (true, Some(count), Some(view)) = (counted, count, view) {
                 counted = count.step(&view.view.tree, platform);
             }
         }
-        counted
+        Ok(counted)
     }
 
-    /// Table frames that splits and the stop will take.
-    fn frames(&self) -> usize {
-        self.dma.iter().flatten().chain([&self.cpu]).map(|count| frames(count.needs())).sum()
+    /// Table frames that splits, second trees and the stop will take.
+    fn frames<D: DmaTlb>(&self, space: &AddressSpace<'_, D>) -> usize {
+        let of_view = |(count, view): (&Option<Count>, &Option<DmaView<'_, D>>)| match (count, view) {
+            (Some(count), Some(view)) if view.other.is_some() => {
+                count.needs().frames + second_tree::copied_tables(view)
+            }
+            (Some(count), _) => frames(count.needs()),
+            (None, _) => 0,
+        };
+        frames(self.cpu.needs()) + self.dma.iter().zip(&space.dma).map(of_view).sum::<usize>()
     }
 
     /// Divides `reserve`, which holds [`Counting::frames`].
@@ -258,24 +279,31 @@ impl Counting {
         mut reserve: FrameReserve,
     ) -> Splitting {
         let Request { range, granule, .. } = request;
-        let mut split = |needs: SplitNeeds, state| {
-            let split = Split::new(range, granule, state, reserve.split_off(needs.frames));
-            (split, Retired::new(reserve.split_off(retired_frames(needs))))
+        let split = |needs: SplitNeeds, state, reserve: &mut FrameReserve| {
+            Split::new(range, granule, state, reserve.split_off(needs.frames))
         };
+        let mut copies = [const { None }; MAX_DMA_VIEWS];
         let mut dma = [const { None }; MAX_DMA_VIEWS];
         let mut dma_retired = [const { None }; MAX_DMA_VIEWS];
         for (i, (count, view)) in self.dma.iter().zip(&space.dma).enumerate() {
             if let (Some(count), Some(view)) = (count, view) {
-                let (split, retired) = split(count.needs(), initial_state(view.tier));
+                let needs = count.needs();
+                let split = split(needs, initial_state(view.tier), &mut reserve);
                 dma[i] = unless(sabotage::NO_DMA_SPLIT, platform, split);
-                dma_retired[i] = Some(retired);
+                if view.other.is_some() {
+                    let reserve = reserve.split_off(second_tree::copied_tables(view));
+                    copies[i] = Some(Copying { at: Ipa(0), reserve });
+                } else {
+                    dma_retired[i] = Some(Retired::new(reserve.split_off(retired_frames(needs))));
+                }
             }
         }
-        let (cpu, cpu_retired) = split(self.cpu.needs(), LeafState::WritableClean);
+        let cpu = split(self.cpu.needs(), LeafState::WritableClean, &mut reserve);
+        let cpu_retired = Retired::new(reserve.split_off(retired_frames(self.cpu.needs())));
         platform.unreserve(reserve);
         let on = On { range, step_pages: STEP_PAGES, cpu_retired, dma_retired, untrusted: false };
         let cpu = unless(sabotage::NO_CPU_SPLIT, platform, cpu);
-        Splitting { on, preparing: None, undigested: None, cpu, dma }
+        Splitting { on, preparing: None, undigested: None, cpu, copies, dma }
     }
 }
 
@@ -318,11 +346,28 @@ impl Splitting {
             let blocks = split_step(platform, &mut self.cpu, &mut space.cpu)?;
             return Ok(Stepped { done: false, blocks, held: blocks > 0 && !space.cpu.walker.direct });
         }
+        if !second_tree::copy_step(platform, space, &mut self.copies) {
+            return Ok(Stepped::part(0));
+        }
         for (split, view) in self.dma.iter_mut().zip(space.dma.iter_mut()) {
             if let (Some(_), Some(view)) = (&split, view) {
-                return split_step(platform, split, &mut view.view).map(Stepped::part);
+                let blocks = match &mut view.other {
+                    Some(other) => split_step(platform, split, &mut other.view),
+                    None => split_step(platform, split, &mut view.view),
+                };
+                return blocks.map(Stepped::part);
             }
         }
+        self.end_views(platform, space)?;
+        Ok(Stepped { done: true, blocks: 0, held: false })
+    }
+
+    /// What comes after the last split: the invalidation of each view, or the switch to its second tree.
+    fn end_views<P: Platform, D: DmaTlb>(
+        &mut self,
+        platform: &P,
+        space: &mut AddressSpace<'_, D>,
+    ) -> Result<(), ViewError> {
         let split = space.dma.iter().zip(&self.on.dma_retired).filter(|(_, retired)| retired.is_some());
         for view in split.filter_map(|(view, _)| view.as_ref()) {
             if !sabotage::NO_SPLIT_INVALIDATION {
@@ -332,7 +377,7 @@ impl Splitting {
                 view.view.walker.invalidate(platform, &view.view.tree)?;
             }
         }
-        Ok(Stepped { done: true, blocks: 0, held: false })
+        second_tree::switch_all(space, true)
     }
 
     /// Does a bounded part of making the ledger; `true` when it is made, and in use.

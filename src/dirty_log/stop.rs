@@ -1,6 +1,6 @@
 //! Stopping a log: every leaf writable-dirty, tables merged back to the largest blocks, one invalidation.
 
-use super::{DirtyLog, LogError, Phase, Progress, Stage, Starting, Statistics, Stopping};
+use super::{DirtyLog, LogError, Phase, Progress, Stage, Starting, Statistics, Stopping, second_tree};
 use crate::addr::IpaRange;
 use crate::address_space::AddressSpace;
 use crate::hw::{DmaTlb, Platform};
@@ -145,11 +145,16 @@ impl Stopping {
             }
         }
         if !self.invalidated {
+            // First of all, and of all views: what is clean must not stay in use.
+            second_tree::switch_all(space, false)?;
             let merged = space.dma.iter().zip(&on.dma_retired).filter(|(_, retired)| retired.is_some());
             for view in merged.filter_map(|(view, _)| view.as_ref()) {
                 view.view.walker.invalidate(platform, &view.view.tree)?;
             }
             self.invalidated = true;
+        }
+        if !second_tree::drop_step(platform, space)? {
+            return Ok(false);
         }
         let mut views = space.dma.iter_mut().zip(on.dma_retired.iter_mut());
         let freed = views.all(|(view, retired)| match (view, retired) {

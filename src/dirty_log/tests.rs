@@ -4,6 +4,7 @@ mod attach;
 mod bad_input;
 mod digest;
 mod reading;
+mod second_tree;
 mod sizes;
 mod stall;
 mod steps;

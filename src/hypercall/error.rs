@@ -52,6 +52,7 @@ impl From<LogError> for CallError {
             // Buffers are validated before: this does not happen to a guest.
             LogError::NotDelivered(word) => Self::new(Error::OutOfRange, word),
             LogError::OutOfFrames(lack) => Self::new(Error::NoMemory, lack.needed as u64),
+            LogError::OutOfVmids => Self::new(Error::NoMemory, 0),
             LogError::Abandoned(_) | LogError::Untrusted => Self::new(Error::Untrusted, 0),
         }
     }

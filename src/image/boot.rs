@@ -40,7 +40,7 @@ static PLATFORM: Platform = Platform::new();
 /// `handover` is where the EFI application has left a [`Handover`], or 0.
 pub extern "C" fn start(tree: u64, current_el: u64, handover: u64) -> ! {
     match boot(tree, current_el, handover).and_then(|(machine, cpu, tables)| {
-        PLATFORM.note_core(cpu.midr);
+        PLATFORM.note_core(&cpu);
         banner::print(machine, &cpu, tables);
         guest::run_all(machine, &cpu, &PLATFORM)
     }) {

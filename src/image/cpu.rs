@@ -31,6 +31,8 @@ pub struct CpuFeatures {
     pub ttl: bool,
     /// FEAT_S2FWB: stage 2 can force write-back.
     pub s2fwb: bool,
+    /// FEAT_LSE2: 16 bytes that are aligned are loaded and stored at once (ID_AA64MMFR2_EL1.AT).
+    pub lse2: bool,
     /// FEAT_FGT: there are fine-grained traps.
     pub fgt: bool,
     /// FEAT_FGT2: there are more of them.
@@ -78,6 +80,7 @@ impl CpuFeatures {
             },
             ttl: field(mmfr2, 48) != 0,
             s2fwb: field(mmfr2, 40) != 0,
+            lse2: field(mmfr2, 32) != 0,
             fgt: field(mmfr0, 56) != 0,
             fgt2: field(mmfr0, 56) >= 2,
             rng: field(read_sysreg!("id_aa64isar0_el1"), 60) != 0,

@@ -10,9 +10,10 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{Readable, VTTBR_EL2, Writeable};
 use strandline::addr::{PAGE_SHIFT, Pa};
 use strandline::frames::{FrameBlock, FramePool, FrameReserve, Frames, OutOfFrames};
-use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr};
+use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, PairStore, Tlbi, Vttbr};
 
 use super::cache;
+use super::cpu::CpuFeatures;
 use super::irq;
 use super::machine::Region;
 use super::midr;
@@ -30,6 +31,8 @@ pub struct Platform {
     pool: FramePool,
     /// A core owes broadcast TLB invalidations twice.
     repeat: AtomicBool,
+    /// The cores have FEAT_LSE2.
+    lse2: AtomicBool,
 }
 
 /// A region could not be handed over: there are too many already.
@@ -44,15 +47,18 @@ impl Platform {
             count: AtomicUsize::new(0),
             pool: FramePool::new(),
             repeat: AtomicBool::new(false),
+            lse2: AtomicBool::new(false),
         }
     }
 
-    /// Takes note of a core by its MIDR_EL1, before it runs a guest: a broadcast reaches every core, so one that owes
+    /// Takes note of a core, before it runs a guest: a broadcast reaches every core, so one that owes
     /// it twice ([`midr::repeats_invalidation`]) makes all of them issue it twice.
-    pub fn note_core(&self, midr: u64) {
-        if midr::repeats_invalidation(midr) {
+    pub fn note_core(&self, cpu: &CpuFeatures) {
+        if midr::repeats_invalidation(cpu.midr) {
             self.repeat.store(true, Ordering::Relaxed);
         }
+        // One core runs EL2, and says what the machine's cores are.
+        self.lse2.store(cpu.lse2, Ordering::Relaxed);
     }
 
     /// Hands RAM over to the library for a guest: its words can be accessed from here on. Called by one CPU at a
@@ -153,6 +159,25 @@ impl Memory for Platform {
             // contract), so plain stores do, which the compiler may merge.
             unsafe { words.add(index).write(value(index)) };
         }
+    }
+
+    fn pairs(&self) -> Option<&dyn PairStore> {
+        if self.lse2.load(Ordering::Relaxed) { Some(self) } else { None }
+    }
+}
+
+impl PairStore for Platform {
+    /// # Panics
+    /// As [`Platform::words`], and where `pa` is no multiple of 16.
+    fn store_pair(&self, pa: Pa, [first, second]: [u64; 2]) {
+        assert!(pa.is_aligned(16), "EL2 may not store 16 bytes at {pa}");
+        let to = self.words(pa, 2).as_ptr();
+        // SAFETY: the two words are memory that may be written at any time, as `words` has checked; the instruction stores
+        // to them and nothing else. With FEAT_LSE2 it does so at once, since the memory is write-back and the address a
+        // multiple of 16 (Arm ARM B2.2.1).
+        unsafe {
+            asm!("stp {}, {}, [{}]", in(reg) first, in(reg) second, in(reg) to, options(nostack, preserves_flags))
+        };
     }
 }
 

@@ -4,7 +4,8 @@ use spin::Mutex;
 
 use crate::addr::{StreamId, Vmid};
 use crate::hw::{
-    CommandCounts, DmaTlb, DmaTlbError, Platform, Resume, ResumeError, Scope, SizeChange, Stall, StallTlb,
+    CommandCounts, DmaRoot, DmaTlb, DmaTlbError, Platform, Resume, ResumeError, Scope, SizeChange, Stall,
+    StallTlb, TreeSwitch,
 };
 
 use super::bring_up::{self, Sizes};
@@ -139,15 +140,15 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// # Errors
     /// All are taken, or the invalidation did not complete.
     pub fn alloc_vmid(&self) -> Result<Vmid, SmmuError> {
-        let vmid = self.vmids.lock().take().ok_or(SmmuError::OutOfVmids)?;
-        match self.execute([Command::TlbiS12Vmall(vmid)]) {
-            Ok(()) => Ok(vmid),
-            Err(error) => {
-                // Nothing has used it since an invalidation of it completed.
-                self.vmids.lock().give_back(vmid);
-                Err(error.into())
-            }
-        }
+        self.fresh_vmid()?.ok_or(SmmuError::OutOfVmids)
+    }
+
+    fn fresh_vmid(&self) -> Result<Option<Vmid>, CommandError> {
+        let Some(vmid) = self.vmids.lock().take() else { return Ok(None) };
+        // If that fails: nothing has used it since an invalidation of it completed.
+        let forgotten = self.execute([Command::TlbiS12Vmall(vmid)]);
+        forgotten.inspect_err(|_| self.vmids.lock().give_back(vmid))?;
+        Ok(Some(vmid))
     }
 
     /// Gives back the VMID of a view that no stream is attached to any more. When this returns, no TLB entry of it is
@@ -193,12 +194,15 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
     /// and on an SMMU that is not coherent cleaned.
     ///
     /// # Errors
-    /// The stream is beyond the table, attached or quarantined, or there is no frame for the part of the table it
-    /// stands in: nothing was changed. Or the SMMU did not carry the commands out: the stream is not attached; but
+    /// The stream is beyond the table, attached or quarantined, the view's streams have been sent through another tree
+    /// since `ste` was made, or there is no frame for the part of the table it stands in: nothing was changed. Or the SMMU did not carry the commands out: the stream is not attached; but
     /// where it did not confirm that either, it may still come to use the view: the stream is quarantined, and the
     /// view's frames must not be reused.
     pub fn attach(&self, stream: StreamId, ste: &ViewSte) -> Result<(), SmmuError> {
         let mut streams = self.streams.lock();
+        if self.vmids.lock().is_left(ste.vmid()) {
+            return Err(SmmuError::TreeLeft(ste.vmid()));
+        }
         streams.attach(&self.device, &mut self.commands.lock(), stream, ste)
     }
 
@@ -299,11 +303,37 @@ impl<P: Platform, R: Registers> DmaTlb for Smmu<'_, P, R> {
         CommandCounts { all: commands, tlbi_vmall, tlbi_ipa, syncs }
     }
 
+    fn switching(&self) -> Option<&dyn TreeSwitch> {
+        let Features { bbml, coherent, .. } = self.features;
+        let able = bbml == Bbml::Level0 && coherent && self.device.platform.pairs().is_some();
+        if able { Some(self) } else { None }
+    }
+
     fn size_change(&self) -> SizeChange {
         match self.features.bbml {
             Bbml::Level0 => SizeChange::Never,
             Bbml::Level1 => SizeChange::ThroughNt,
             Bbml::Level2 => SizeChange::Direct,
         }
+    }
+}
+
+impl<P: Platform, R: Registers> TreeSwitch for Smmu<'_, P, R> {
+    fn take_vmid(&self) -> Result<Option<Vmid>, DmaTlbError> {
+        Ok(self.fresh_vmid()?)
+    }
+
+    fn end_vmid(&self, vmid: Vmid, forgotten: bool) {
+        let mut vmids = self.vmids.lock();
+        if forgotten { vmids.give_back(vmid) } else { vmids.quarantine(vmid) }
+    }
+
+    fn switch(&self, from: DmaRoot, to: DmaRoot) -> Result<(), DmaTlbError> {
+        let pairs = self.device.platform.pairs().ok_or(DmaTlbError::NoSwitching)?;
+        let streams = self.streams.lock();
+        let mut commands = self.commands.lock();
+        self.vmids.lock().leave(from.vmid, to.vmid);
+        streams.switch(&self.device, pairs, &mut commands, from.vmid, to)?;
+        Ok(commands.execute(&self.device, [Command::TlbiS12Vmall(from.vmid)])?)
     }
 }

@@ -152,6 +152,8 @@ pub enum SmmuError {
     StreamBusy(StreamId),
     /// The stream is out of use for good: the SMMU did not confirm that it has forgotten an earlier view of it.
     StreamQuarantined(StreamId),
+    /// The streams of the view with this VMID have been sent through another tree since its STE was made: make it anew.
+    TreeLeft(Vmid),
     /// The stage-2 configuration does not suit this SMMU.
     Stage2(Stage2Error),
     /// Every VMID is taken.
@@ -184,6 +186,13 @@ impl fmt::Display for SmmuError {
                 write!(f, "stream {stream} is out of use: the SMMU did not confirm its last detach")
             }
             Self::Stage2(error) => write!(f, "{error}"),
+            Self::TreeLeft(vmid) => {
+                write!(
+                    f,
+                    "streams don't go through the tree of VMID {:#x} any more: make the STE anew",
+                    vmid.0
+                )
+            }
             Self::OutOfVmids => write!(f, "every VMID of the SMMU is taken"),
             Self::UnknownVmid(vmid) => write!(f, "VMID {:#x} was not allocated", vmid.0),
             Self::VmidQuarantined(vmid) => {

@@ -2,6 +2,7 @@
 //! each of its streams.
 
 use crate::addr::{PAGE_SHIFT, Pa, Vmid};
+use crate::hw::DmaRoot;
 
 use super::error::Stage2Error;
 use super::features::{Features, Httu, StallModel};
@@ -68,11 +69,25 @@ impl ViewSte {
         Ok(self)
     }
 
+    /// The VMID of its view.
+    #[must_use]
+    pub const fn vmid(&self) -> Vmid {
+        Vmid(self.words[2] as u16)
+    }
+
     /// The words, word 0 with V=1.
     #[must_use]
     pub const fn words(&self) -> &[u64; STE_WORDS] {
         &self.words
     }
+}
+
+/// Words 2 and 3 of an STE, which are `words`, with the VMID and the tree of `to`; the rest of them stays: the two trees
+/// differ in nothing else that an STE says.
+pub(super) fn with_tree([word2, word3]: [u64; 2], to: DmaRoot) -> [u64; 2] {
+    let (vmid, root) =
+        (STE2::S2VMID.val(u64::from(to.vmid.0)), STE3::S2TTB.val(to.root.0 >> STE3::S2TTB.shift));
+    [vmid.modify(word2), root.modify(word3)]
 }
 
 fn word1(features: &Features) -> u64 {

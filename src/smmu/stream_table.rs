@@ -12,9 +12,9 @@
 //! counted, and none of these records takes the place of a stalled transaction's. A device that was taken away is
 //! expected to be caught in the middle of its work, and would fill the queue with what nobody can do anything about.
 
-use crate::addr::{Pa, StreamId};
+use crate::addr::{Pa, StreamId, Vmid};
 use crate::frames::FrameBlock;
-use crate::hw::{Memory, Platform, Word};
+use crate::hw::{DmaRoot, Memory, PairStore, Platform, Word};
 
 use super::command_queue::CommandQueue;
 use super::device::Device;
@@ -25,11 +25,14 @@ use super::spec::command::Command;
 use super::spec::pages::{Register32, Register64};
 use super::spec::registers::{STRTAB_BASE, STRTAB_BASE_CFG};
 use super::spec::ste::{L1STD, L1STD_BYTES, STE_BYTES, STE_WORDS, STE0, STE1, STE2};
-use super::stage2_config::ViewSte;
+use super::stage2_config::{ViewSte, with_tree};
 
 /// StreamID bits a level-2 table resolves: 64 STEs fill one 4 KiB frame. The other splits (8 and 10) would need
 /// four and sixteen contiguous frames for each group of streams in use.
 const SPLIT: u32 = 6;
+
+/// Where words 2 and 3 of an STE stand in it: VMID and table base among them.
+const STE_TREE: u64 = 16;
 
 /// How a table is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +158,37 @@ impl StreamTable {
         })
     }
 
+    /// Sends every stream that goes through the tree of `from` through that of `to`, while it works: VMID and table base,
+    /// words 2 and 3, by one store of 128 bits each, visible; one CFGI_ALL, SYNC. Both fields lie in one aligned span of
+    /// the size that the SMMU reads at once, so they may be altered without making the STE invalid first; word by word
+    /// the SMMU might keep one of the one tree and one of the other (§3.21.3). No field changes that STEs of one VMID must
+    /// agree in (§5.2.1) without the VMID.
+    ///
+    /// All configuration is forgotten, since the SMMU may also hold the STE of a stream whose detach failed. It can be
+    /// repeated.
+    ///
+    /// # Errors
+    /// The SMMU did not carry the commands out: it may use either tree.
+    pub(super) fn switch<P: Platform, R: Registers>(
+        &self,
+        device: &Device<'_, P, R>,
+        pairs: &dyn PairStore,
+        commands: &mut CommandQueue,
+        from: Vmid,
+        to: DmaRoot,
+    ) -> Result<(), CommandError> {
+        // The tree, before an STE leads to it.
+        device.order_stores();
+        let group = 1 << self.layout.bits.min(SPLIT);
+        for first in (0..1u64 << self.layout.bits).step_by(group) {
+            if let Some(table) = self.find(device, StreamId(first as u32)) {
+                device.platform.relax();
+                (0..group as u32).for_each(|i| send_through(device, pairs, ste_in(table, i), from, to));
+            }
+        }
+        commands.execute(device, [Command::CfgiAll])
+    }
+
     /// How many streams are out of use for good, and how many level-2 tables.
     pub(super) const fn quarantined(&self) -> (u32, u32) {
         (self.quarantined_streams, self.quarantined_tables)
@@ -236,6 +270,21 @@ fn ste_in(table: Pa, index: u32) -> Pa {
 fn is_attached<P: Memory, R>(device: &Device<'_, P, R>, entry: Pa) -> bool {
     let word = device.platform.words(entry, 1)[0].load();
     STE0::V.is_set(word) && STE0::CONFIG.read(word) != STE0::CONFIG::Value::Abort as u64
+}
+
+/// Gives the STE at `entry`, if it lets a stream through the tree of `from`, that of `to`.
+fn send_through<P: Memory, R>(
+    device: &Device<'_, P, R>,
+    pairs: &dyn PairStore,
+    entry: Pa,
+    from: Vmid,
+    to: DmaRoot,
+) {
+    let words = device.platform.words(entry, STE_WORDS);
+    let pair = [words[2].load(), words[3].load()];
+    if is_attached(device, entry) && STE2::S2VMID.read(pair[0]) == u64::from(from.0) {
+        pairs.store_pair(entry.offset(STE_TREE), with_tree(pair, to));
+    }
 }
 
 fn is_quarantined<P: Memory, R>(device: &Device<'_, P, R>, entry: Pa) -> bool {

@@ -9,9 +9,11 @@ const WORD_BITS: usize = u64::BITS as usize;
 
 /// The VMIDs in use. VMID 0 is never given out: it tags what has no VMID of its own.
 pub(super) struct VmidPool {
-    used: [u64; COUNT / WORD_BITS],
+    used: Set,
     /// Of these, the ones that are never given back.
-    quarantined: [u64; COUNT / WORD_BITS],
+    quarantined: Set,
+    /// The ones whose streams were sent through another tree.
+    left: Set,
     /// VMIDs the SMMU has, at most `COUNT`.
     len: usize,
     /// Where to look first: a VMID is reused as late as possible.
@@ -21,59 +23,84 @@ pub(super) struct VmidPool {
 impl VmidPool {
     /// A pool of 8-bit or 16-bit VMIDs.
     pub(super) const fn new(sixteen_bits: bool) -> Self {
-        let mut used = [0; COUNT / WORD_BITS];
-        used[0] = 1;
-        Self {
-            used,
-            quarantined: [0; COUNT / WORD_BITS],
-            len: if sixteen_bits { COUNT } else { 256 },
-            next: 1,
-        }
+        let len = if sixteen_bits { COUNT } else { 256 };
+        Self { used: Set::EMPTY, quarantined: Set::EMPTY, left: Set::EMPTY, len, next: 1 }
     }
 
     /// Takes a VMID.
     pub(super) fn take(&mut self) -> Option<Vmid> {
-        let free = (self.next..self.len).chain(1..self.next).find(|i| !self.is_used(*i))?;
-        self.used[free / WORD_BITS] |= 1 << (free % WORD_BITS);
-        self.next = free + 1;
-        u16::try_from(free).ok().map(Vmid)
+        let mut all =
+            (self.next..self.len).chain(1..self.next).filter_map(|i| u16::try_from(i).ok().map(Vmid));
+        let free = all.find(|vmid| !self.used.has(*vmid))?;
+        self.used.set(free, true);
+        self.next = usize::from(free.0) + 1;
+        Some(free)
     }
 
     /// Whether `vmid` is taken.
     pub(super) fn is_taken(&self, vmid: Vmid) -> bool {
-        let index = usize::from(vmid.0);
-        index != 0 && index < self.len && self.is_used(index)
+        usize::from(vmid.0) < self.len && self.used.has(vmid)
     }
 
     /// Takes a VMID that is taken out of use for good.
     pub(super) fn quarantine(&mut self, vmid: Vmid) {
         if self.is_taken(vmid) {
-            let index = usize::from(vmid.0);
-            self.quarantined[index / WORD_BITS] |= 1 << (index % WORD_BITS);
+            self.quarantined.set(vmid, true);
         }
     }
 
     /// Whether `vmid` is out of use for good.
     pub(super) fn is_quarantined(&self, vmid: Vmid) -> bool {
-        let index = usize::from(vmid.0);
-        self.quarantined.get(index / WORD_BITS).is_some_and(|word| word >> (index % WORD_BITS) & 1 != 0)
+        self.quarantined.has(vmid)
     }
 
     /// How many are out of use for good.
     pub(super) fn quarantined(&self) -> u32 {
-        self.quarantined.iter().map(|word| word.count_ones()).sum()
+        self.quarantined.count()
+    }
+
+    /// The streams of `from` are sent through the tree of `to`.
+    pub(super) fn leave(&mut self, from: Vmid, to: Vmid) {
+        self.left.set(from, true);
+        self.left.set(to, false);
+    }
+
+    /// Whether the streams of `vmid` were sent through another tree, and not back.
+    pub(super) fn is_left(&self, vmid: Vmid) -> bool {
+        self.left.has(vmid)
     }
 
     /// Gives back a VMID that is taken, and not quarantined.
     pub(super) fn give_back(&mut self, vmid: Vmid) {
         if self.is_taken(vmid) && !self.is_quarantined(vmid) {
-            let index = usize::from(vmid.0);
-            self.used[index / WORD_BITS] &= !(1 << (index % WORD_BITS));
+            self.used.set(vmid, false);
+            self.left.set(vmid, false);
+        }
+    }
+}
+
+/// Some of the VMIDs below [`COUNT`].
+struct Set([u64; COUNT / WORD_BITS]);
+
+impl Set {
+    const EMPTY: Self = Self([0; COUNT / WORD_BITS]);
+
+    fn has(&self, vmid: Vmid) -> bool {
+        let index = usize::from(vmid.0);
+        self.0.get(index / WORD_BITS).is_some_and(|word| word >> (index % WORD_BITS) & 1 != 0)
+    }
+
+    /// Adds or removes one; others than it can hold it leaves alone.
+    fn set(&mut self, vmid: Vmid, member: bool) {
+        let index = usize::from(vmid.0);
+        if let Some(word) = self.0.get_mut(index / WORD_BITS) {
+            let bit = 1 << (index % WORD_BITS);
+            *word = if member { *word | bit } else { *word & !bit };
         }
     }
 
-    fn is_used(&self, index: usize) -> bool {
-        self.used[index / WORD_BITS] >> (index % WORD_BITS) & 1 != 0
+    fn count(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
     }
 }
 

@@ -12,6 +12,7 @@ mod lines;
 mod map;
 mod merge;
 mod nt;
+mod prune;
 mod retired;
 mod split;
 mod table_flags;

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};
-use crate::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, SizeChange, Tlbi, Vttbr, Word};
+use crate::hw::{Barrier, Cpu, DmaRoot, DmaTlb, DmaTlbError, Memory, Scope, SizeChange, Tlbi, Vttbr, Word};
 use crate::stage2::descriptor::{AF, S2AP_WRITE};
 use crate::stage2::tree::{Contents, Slot};
 use crate::stage2::{LeafCounts, Lines, Tree, nt};
@@ -270,6 +270,8 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
         match self.tlb.size_change() {
             SizeChange::Direct => replace_all(platform, batch, stored),
             SizeChange::ThroughNt => nt::publish(platform, batch, stored, invalidate),
+            // Sizes change in a tree that no stream goes through: nobody meets two of them.
+            SizeChange::Never if self.tlb.switching().is_some() => replace_all(platform, batch, stored),
             SizeChange::Never => Published::none(ViewError::SizeFixed),
         }
     }
@@ -292,6 +294,14 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
         self.tlb.sync().map_err(ViewError::Dma)?;
         platform.barrier(Barrier::DsbSy);
         Ok(())
+    }
+}
+
+impl<D> View<DmaWalker<'_, D>> {
+    /// What the SMMU knows of it.
+    #[must_use]
+    pub const fn dma_root(&self) -> DmaRoot {
+        DmaRoot { vmid: self.walker.vmid, root: self.tree.root() }
     }
 }
 

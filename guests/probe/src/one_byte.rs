@@ -27,7 +27,8 @@ pub fn shows_as_what_the_log_can_see(story: &mut Story<'_>) -> Checked {
         println!("  left out: no device");
         return Ok(());
     };
-    let bits = log::status()?.tiers;
+    let status = log::status()?;
+    let bits = status.tiers;
     let tier = Tiers::from_bits(bits).ok_or_else(|| reason!("unknown tiers {bits:#x}"))?.dma;
     if tier != DmaTier::Hardware {
         println!(
@@ -36,7 +37,7 @@ pub fn shows_as_what_the_log_can_see(story: &mut Story<'_>) -> Checked {
         println!("  makes no difference to it; one with HTTU shows it: scripts/run --httu");
         return Ok(());
     }
-    if story.bbml == 0 {
+    if status.dma_blocks_1g + status.dma_blocks_2m == 0 {
         println!("  left out: under this SMMU no size can change, so that its view is of pages always");
         return Ok(());
     }

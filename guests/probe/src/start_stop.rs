@@ -62,8 +62,16 @@ fn check_commands(story: &mut Story<'_>, commands: &Commands, tier: DmaTier) -> 
                 "one TLBI_S12_VMALL and one SYNC a chunk, and once more: no block is used in two sizes"
             ),
         ),
+        // Devices go to another tree, whose VMID is emptied before and the other one after.
+        _ if vmall > views => story.check(
+            vmall == 2 * views && syncs == 3 * views && all == 6 * views,
+            format_args!(
+                "however large the range: {views} CFGI_ALL, {vmall} TLBI_S12_VMALL and {syncs} SYNC send devices \
+                 through a second tree"
+            ),
+        ),
         _ => story.check(
-            pairs && vmall <= views,
+            pairs,
             format_args!("no size changes under a device, so that there is one invalidation at the most"),
         ),
     }

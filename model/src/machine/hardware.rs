@@ -2,7 +2,7 @@
 
 use strandline::addr::Pa;
 use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
-use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
+use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, PairStore, Tlbi, Vttbr, Word};
 use strandline::smmu::Registers;
 use strandline::smmu::spec::pages::{Register32, Register64};
 
@@ -66,6 +66,20 @@ impl Memory for Machine {
             core.memory.store(first + i as u32, value(i), true);
         }
         core.note(Happening::Fill(pa.0, count));
+    }
+
+    fn pairs(&self) -> Option<&dyn PairStore> {
+        if self.core.borrow().parameters.pes.lse2 { Some(self) } else { None }
+    }
+}
+
+impl PairStore for Machine {
+    fn store_pair(&self, pa: Pa, pair: [u64; 2]) {
+        let first = self.words(pa, 2)[0].at;
+        let mut core = turn(&self.core);
+        core.memory.store_pair(first, pair);
+        core.note(Happening::Store(pa.0, pair[0]));
+        core.note(Happening::Store(pa.0 + 8, pair[1]));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{SMMUEN, Smmu};
 use crate::alarm::Rule;
 use crate::core::Core;
-use crate::memory::Observer;
+use crate::memory::{Look, Observer};
 use crate::truth::Reason;
 use crate::walk::Regime;
 
@@ -108,19 +108,34 @@ impl Core {
     fn fetch_structure(&mut self, pa: u64) -> Result<u64, Reason> {
         let at = self.index(pa).ok_or(Reason::External)?;
         let look = self.memory.look(Observer::Smmu, at, &mut self.random);
+        Ok(self.looked_at(pa, &look))
+    }
+
+    fn looked_at(&mut self, pa: u64, look: &Look) -> u64 {
         if look.premature {
             let account = format!("the SMMU reads {:#x} at {pa:#x}, filled but not visible", look.value);
             self.alarm(Rule::StreamTableNotVisible, account);
         }
-        Ok(look.value)
+        look.value
+    }
+
+    /// Two words of an STE: at once, where PEs have FEAT_LSE2 (§3.21.3).
+    fn fetch_pair(&mut self, pa: u64) -> Result<[u64; 2], Reason> {
+        if !self.parameters.pes.lse2 {
+            return Ok([self.fetch_structure(pa)?, self.fetch_structure(pa + 8)?]);
+        }
+        let at = self.index(pa).ok_or(Reason::External)?;
+        let [first, second] = self.memory.look_at_pair(Observer::Smmu, at, &mut self.random);
+        Ok([self.looked_at(pa, &first), self.looked_at(pa + 8, &second)])
     }
 
     fn fetch_ste(&mut self, stream: u32) -> Result<CachedSte, Reason> {
         let pa = self.ste_pa(stream)?;
         let mut words = [0; 8];
-        let first = self.random.index(8);
-        for i in (0..8).map(|i| (i + first) % 8) {
-            words[i] = self.fetch_structure(pa + i as u64 * 8)?;
+        let first = self.random.index(4);
+        for i in (0..4).map(|i| (i + first) % 4 * 2) {
+            let pair = self.fetch_pair(pa + i as u64 * 8)?;
+            words[i..i + 2].copy_from_slice(&pair);
         }
         let mut ste = CachedSte { stream, words, born: self.step, spared: false };
         if let Some(why) = self.illegal(&ste) {
@@ -131,7 +146,10 @@ impl Core {
         self.check_update(&ste);
         self.check_table_flags(&mut ste);
         self.check_agreement(&ste);
-        // An STE with V=0 may be kept as well (§5.2).
+        // An STE with V=0 may be kept as well (§5.2). The one that was there first goes where there is no room.
+        if self.smmu.stes.len() == self.parameters.smmu.ste_entries {
+            self.smmu.stes.remove(0);
+        }
         self.smmu.stes.push(ste);
         Ok(ste)
     }

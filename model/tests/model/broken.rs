@@ -5,8 +5,8 @@ use std::cell::Cell;
 use strandline::addr::{Pa, Vmid};
 use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{
-    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr,
-    Word,
+    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, PairStore, Scope, SizeChange,
+    Tlbi, TreeSwitch, Vttbr, Word,
 };
 use strandline::smmu::Registers;
 use strandline::smmu::spec::pages::{Register32, Register64};
@@ -90,13 +90,20 @@ pub enum Fault {
     TrustedTooEarly,
     /// STEs have S2HAFT although the SMMU keeps no access flags of tables.
     TableFlagsWithoutHttu,
+    /// Words 2 and 3 of an STE are stored one after the other.
+    TornSwitch,
+    /// Streams go to another tree without CMD_CFGI_ALL.
+    SwitchWithoutConfigInvalidation,
+    /// The VMID that streams have left is not invalidated.
+    LeftVmidNotInvalidated,
     /// What devices write past the caches is read through them.
     NoCacheInvalidation,
 }
 
 /// Where the life of a log has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
+    #[default]
     Setup,
     Start,
     Sync,
@@ -124,8 +131,7 @@ pub struct BrokenWord {
 /// What the words of a machine must know of each other.
 #[derive(Clone, Copy, Default)]
 struct Shared {
-    /// A sync is under way.
-    cleaning: bool,
+    phase: Phase,
     /// The last thing stored was a run of words.
     filled: bool,
     /// The next word stored is the second one of a command that was changed.
@@ -142,10 +148,16 @@ const RAM_LEAF: u64 = 0x77d;
 impl BrokenWord {
     /// What is stored in place of `value`.
     fn distort(&self, value: u64) -> u64 {
-        let ram_leaf = value & RAM_LEAF == RAM_LEAF;
+        let (ram_leaf, phase) = (value & RAM_LEAF == RAM_LEAF, self.shared.get().phase);
         match self.fault {
             Fault::Contiguous if ram_leaf => value | 1 << 52,
             Fault::AccessFlagClear if ram_leaf => value & !0x400,
+            Fault::SwitchWithoutConfigInvalidation
+                if value & 0xffff_ffff == 0x04 && phase == Phase::Start =>
+            {
+                0x46
+            }
+            Fault::LeftVmidNotInvalidated if value & 0xffff_ffff == 0x28 && phase == Phase::Stop => 0x46,
             Fault::NoConfigInvalidation if value & 0xffff_ffff == 0x03 => 0x46,
             // 2^11 pages: the 8 MiB of RAM. TG=4K, TTL=3; or Leaf=1.
             Fault::WrongLevel | Fault::UnalignedLevel | Fault::LeafOnly if value & 0xffff_ffff == 0x28 => {
@@ -168,7 +180,7 @@ impl Word for BrokenWord {
     fn load(&self) -> u64 {
         let value = self.word.load();
         let clean = value & (RAM_LEAF | 0x80 | DBM) == RAM_LEAF | DBM;
-        if clean && self.fault == Fault::LoadThenStore && self.shared.get().cleaning {
+        if clean && self.fault == Fault::LoadThenStore && self.shared.get().phase == Phase::Sync {
             self.word.store(value);
         }
         value
@@ -208,7 +220,7 @@ impl<'m> Broken<'m> {
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         let shared = &self.words[0].shared;
-        shared.set(Shared { cleaning: phase == Phase::Sync, ..shared.get() });
+        shared.set(Shared { phase, ..shared.get() });
     }
 
     fn during(&self, fault: Fault, phase: Phase) -> bool {
@@ -229,6 +241,22 @@ impl Memory for Broken<'_> {
         let shared = &words[0].shared;
         shared.set(Shared { filled: true, ..shared.get() });
         self.machine.fill(pa, count, |i| words[i].distort(value(i)));
+    }
+
+    fn pairs(&self) -> Option<&dyn PairStore> {
+        if self.machine.pairs().is_some() { Some(self) } else { None }
+    }
+}
+
+impl PairStore for Broken<'_> {
+    fn store_pair(&self, pa: Pa, pair: [u64; 2]) {
+        if self.fault == Fault::TornSwitch {
+            for (word, value) in self.words(pa, 2).iter().zip(pair) {
+                word.store(value);
+            }
+        } else {
+            self.machine.store_pair(pa, pair);
+        }
     }
 }
 
@@ -367,6 +395,10 @@ impl<D: DmaTlb> DmaTlb for BrokenTlb<'_, '_, D> {
 
     fn size_change(&self) -> SizeChange {
         self.inner.size_change()
+    }
+
+    fn switching(&self) -> Option<&dyn TreeSwitch> {
+        self.inner.switching()
     }
 }
 

@@ -175,6 +175,40 @@ fn sizes_that_change_as_the_smmu_bears_it_do_not_conflict() {
     }
 }
 
+/// Of BBML 0, with PEs that store 128 bits at once: a log takes a second tree.
+fn switches(parameters: &mut Parameters) {
+    (parameters.smmu.bbml, parameters.pes.lse2) = (0, true);
+    // It reads them again and again.
+    parameters.smmu.ste_entries = 1 + (parameters.seed % 2) as usize;
+}
+
+#[test]
+fn second_tree_under_another_vmid_takes_the_place_of_changes_of_size() {
+    for seed in 0..SEEDS {
+        let mut parameters = Parameters::new(seed);
+        switches(&mut parameters);
+        assert_eq!(run(parameters, Fault::None, DmaTier::Hardware), Ok(()), "seed {seed}");
+    }
+}
+
+#[test]
+fn stream_switched_without_cfgi_loses() {
+    let (_, account) = caught(Fault::SwitchWithoutConfigInvalidation, switches);
+    assert!(account.contains("lost"), "{account}");
+}
+
+#[test]
+fn tree_that_is_left_without_an_invalidation_of_its_vmid_is_in_use() {
+    let (_, account) = caught(Fault::LeftVmidNotInvalidated, switches);
+    assert!(account.contains("FrameInUse"), "{account}");
+}
+
+#[test]
+fn torn_switch_mixes_the_two_trees() {
+    let (_, account) = caught(Fault::TornSwitch, switches);
+    assert!(account.contains("StesDiffer") || account.contains("VmidReused"), "{account}");
+}
+
 #[test]
 fn block_that_keeps_nt_is_noticed() {
     let (_, account) = caught(Fault::NtLeft, |p| p.smmu.bbml = 1);

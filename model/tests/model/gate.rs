@@ -4,7 +4,8 @@ use std::cell::Cell;
 
 use strandline::addr::Vmid;
 use strandline::hw::{
-    CommandCounts, DmaTlb, DmaTlbError, Resume, ResumeError, Scope, SizeChange, Stall, StallTlb,
+    CommandCounts, DmaRoot, DmaTlb, DmaTlbError, Resume, ResumeError, Scope, SizeChange, Stall, StallTlb,
+    TreeSwitch,
 };
 
 use crate::host::{Driver, Host, Mischief};
@@ -15,11 +16,13 @@ pub struct Gate<'a> {
     driver: &'a Driver<'a>,
     /// An invalidation that is done when it is too late.
     late: Cell<Option<(Vmid, Scope)>>,
+    /// How often streams were sent through another tree.
+    pub switches: Cell<u64>,
 }
 
 impl<'a> Gate<'a> {
     pub fn new(host: &'a Host<'a>, driver: &'a Driver<'a>) -> Self {
-        Self { host, driver, late: Cell::new(None) }
+        Self { host, driver, late: Cell::new(None), switches: Cell::new(0) }
     }
 }
 
@@ -47,6 +50,26 @@ impl DmaTlb for Gate<'_> {
 
     fn size_change(&self) -> SizeChange {
         self.driver.size_change()
+    }
+
+    fn switching(&self) -> Option<&dyn TreeSwitch> {
+        if self.driver.switching().is_some() { Some(self) } else { None }
+    }
+}
+
+impl TreeSwitch for Gate<'_> {
+    fn take_vmid(&self) -> Result<Option<Vmid>, DmaTlbError> {
+        self.host.driving(|| self.driver.take_vmid())
+    }
+
+    fn end_vmid(&self, vmid: Vmid, forgotten: bool) {
+        self.driver.end_vmid(vmid, forgotten);
+    }
+
+    fn switch(&self, from: DmaRoot, to: DmaRoot) -> Result<(), DmaTlbError> {
+        self.host.driving(|| self.driver.switch(from, to))?;
+        self.switches.set(self.switches.get() + 1);
+        Ok(())
     }
 }
 

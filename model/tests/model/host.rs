@@ -8,7 +8,7 @@ use strandline::addr::Pa;
 use strandline::address_space::AddressSpace;
 use strandline::dirty_log::WriteFault;
 use strandline::frames::{FrameBlock, Frames};
-use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr, Word};
+use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, PairStore, Tlbi, Vttbr, Word};
 use strandline::smmu::{Smmu, StallQueue};
 use strandline_model::{Machine, ModelWord, SmmuPort};
 
@@ -285,6 +285,17 @@ impl<'a> Memory for Host<'a> {
     fn fill(&self, pa: Pa, count: usize, value: impl Fn(usize) -> u64) {
         self.bell.ring();
         self.machine.fill(pa, count, |i| self.bell.washed(value(i)));
+    }
+
+    fn pairs(&self) -> Option<&dyn PairStore> {
+        if self.machine.pairs().is_some() { Some(self) } else { None }
+    }
+}
+
+impl PairStore for Host<'_> {
+    fn store_pair(&self, pa: Pa, pair: [u64; 2]) {
+        self.bell.ring();
+        self.machine.store_pair(pa, pair);
     }
 }
 

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use strandline::addr::{Pa, Vmid};
 use strandline::frames::{FrameBlock, Frames};
 use strandline::hw::{
-    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr,
+    Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi,
+    TreeSwitch, Vttbr,
 };
 use strandline::smmu::Registers;
 use strandline::smmu::spec::pages::{Register32, Register64};
@@ -129,5 +130,9 @@ impl<D: DmaTlb> DmaTlb for Deaf<'_, D> {
 
     fn size_change(&self) -> SizeChange {
         self.0.size_change()
+    }
+
+    fn switching(&self) -> Option<&dyn TreeSwitch> {
+        self.0.switching()
     }
 }

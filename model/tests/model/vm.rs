@@ -108,9 +108,10 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     /// The STE of the DMA view.
     pub fn ste(&self) -> ViewSte {
         let dma = self.space.dma_views().next().expect("one DMA view");
-        let tree = &dma.view.tree;
+        let view = &dma.view;
+        let tree = &view.tree;
         let config = Stage2Config {
-            vmid: self.vmid,
+            vmid: view.walker.vmid,
             root: tree.root(),
             ipa_bits: u32::from(tree.format().ipa_bits()),
             start_level: tree.format().start_level(),

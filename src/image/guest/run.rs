@@ -317,7 +317,9 @@ impl Guest<'_> {
         inbox.poll(smmus, &mut self.sink());
         let (space, log) = (self.vm.space.into_inner(), self.vm.log.into_inner());
         for dma in space.dma_views() {
-            dma.view.walker.tlb.free_vmid(dma.view.walker.vmid).map_err(|error| format!("{error}"))?;
+            for vmid in dma.vmids() {
+                dma.view.walker.tlb.free_vmid(vmid).map_err(|error| format!("{error}"))?;
+            }
         }
         let view = space.cpu_view();
         host.platform.tlbi(view.walker.vttbr(&view.tree), Tlbi::VmallS12E1Is);

@@ -7,6 +7,7 @@ mod events;
 mod invalidation;
 mod stalls;
 mod streams;
+mod switch;
 mod vmids;
 
 use crate::addr::{Pa, Vmid};

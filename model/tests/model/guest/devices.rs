@@ -1,7 +1,7 @@
 //! Devices come and go, each with a view of its own, of one tier or another.
 
 use strandline::addr::Vmid;
-use strandline::address_space::{DmaView, SpaceError};
+use strandline::address_space::SpaceError;
 use strandline::dirty_log::{AttachError, Weakening};
 use strandline::smmu::{Httu, SmmuError, Stage2Config};
 use strandline::stage2::{DmaWalker, MapError};
@@ -18,8 +18,6 @@ pub(super) struct Plugged {
     pub index: usize,
     pub vmid: Vmid,
     pub tier: DmaTier,
-    /// Tables that are no more part of its tree, and are never used again.
-    pub unlinked: u64,
 }
 
 impl Guest<'_> {
@@ -79,11 +77,11 @@ impl Guest<'_> {
             self.host.space_mut().use_table_flags(self.host, index);
         }
         self.met.weakened += u64::from(weaker);
-        self.views[stream] = Some(Plugged { index, vmid, tier, unlinked: 0 });
+        self.views[stream] = Some(Plugged { index, vmid, tier });
         self.enter_dirty(Source::Dma, self.all());
         self.met.attaches_under_log += u64::from(self.is_on());
         self.relent();
-        self.go_through(stream, index, vmid)
+        self.go_through(stream, index)
     }
 
     /// A view was refused: it had to be, and nothing has changed.
@@ -103,9 +101,9 @@ impl Guest<'_> {
     }
 
     /// Sends a stream through its view. Where the SMMU is silent the stream aborts, and its device rests.
-    fn go_through(&mut self, stream: usize, index: usize, vmid: Vmid) -> Outcome {
+    fn go_through(&mut self, stream: usize, index: usize) -> Outcome {
         self.fate();
-        let config = self.config(index, vmid);
+        let config = self.config(index);
         let mut ste = self.smmu.view(&config).map_err(|e| e.to_string())?;
         let stalls = self.views[stream].is_some_and(|v| v.tier == DmaTier::Stall);
         if stalls {
@@ -123,15 +121,17 @@ impl Guest<'_> {
         Ok(())
     }
 
-    fn config(&self, index: usize, vmid: Vmid) -> Stage2Config {
-        let update = self.host.space().dma_view(index).map_or(Httu::None, DmaView::hardware_update);
-        self.with_tree(index, |tree| Stage2Config {
-            vmid,
-            root: tree.root(),
-            ipa_bits: u32::from(tree.format().ipa_bits()),
-            start_level: tree.format().start_level(),
-            output_bits: 48,
-            hardware_update: update,
+    fn config(&self, index: usize) -> Stage2Config {
+        self.with_view(index, |dma| {
+            let tree = &dma.view.tree;
+            Stage2Config {
+                vmid: dma.view.walker.vmid,
+                root: tree.root(),
+                ipa_bits: u32::from(tree.format().ipa_bits()),
+                start_level: tree.format().start_level(),
+                output_bits: 48,
+                hardware_update: dma.hardware_update(),
+            }
         })
     }
 
@@ -149,7 +149,8 @@ impl Guest<'_> {
         }
         self.leaving[stream] = false;
         self.fate();
-        let (linked, _) = self.tables(view.index);
+        let (linked, other) = self.tables(view.index);
+        let quarantined = self.host.space().quarantined_frames();
         let answered = self.answers();
         let detached =
             self.host.detaching(|| self.log.detach_view(self.host, &mut self.host.space_mut(), view.index));
@@ -159,7 +160,12 @@ impl Guest<'_> {
             Err(AttachError::View(_)) if self.excused(answered) => {
                 self.met.dead_detaches += 1;
                 self.machine().quarantine_vmid(view.vmid);
-                self.quarantined += linked as usize;
+                let left = self.host.space().quarantined_frames() - quarantined;
+                // Of two trees the SMMU may have forgotten one before.
+                if left != linked && left != linked + other {
+                    return Err(format!("half done: {linked} and {other} tables, {left} quarantined"));
+                }
+                self.quarantined += left as usize;
                 if self.log.state() == LogState::On {
                     return Err("trusted: a log one of whose views is gone unread".to_owned());
                 }

@@ -1,8 +1,11 @@
 //! The SMMU stops answering, and answers again; and what is out of use for ever because it did.
 
+use strandline::addr::Pa;
+use strandline::address_space::DmaView;
 use strandline::stage2::Tree;
 
 use super::{Guest, Outcome};
+use crate::gate::Gate;
 use crate::guest::snapshot::tables_of;
 
 /// How long a VM that ends waits for the SMMU, in hardware steps.
@@ -59,32 +62,47 @@ impl Guest<'_> {
         !answered || !self.answers()
     }
 
-    /// Calls `look` with the tree of the view that has `index`.
-    pub(super) fn with_tree<T>(&self, index: usize, look: impl FnOnce(&Tree) -> T) -> T {
+    /// Calls `look` with the view that has `index`.
+    pub(super) fn with_view<T>(&self, index: usize, look: impl FnOnce(&DmaView<'_, Gate<'_>>) -> T) -> T {
         let space = self.host.space();
-        // Views stand in ascending order of their indices.
-        let before = self.views.iter().flatten().filter(|v| v.index < index).count();
-        look(&space.dma_views().nth(before).expect("the view").view.tree)
+        look(space.dma_view(index).expect("the view"))
     }
 
-    /// How many table frames of a view are part of its tree, and how many are no more and are not free either.
+    /// How many table frames are part of the tree that streams go through, and of the other one.
     pub(super) fn tables(&self, index: usize) -> (u64, u64) {
-        self.with_tree(index, |tree| {
-            let linked = tables_of(self.machine(), tree).len() as u64;
-            (linked, tree.tables() - linked)
-        })
+        let count = |tree: &Tree| tables_of(self.machine(), tree).len() as u64;
+        self.with_view(index, |dma| (count(&dma.view.tree), dma.other_tree().map_or(0, count)))
+    }
+
+    /// Table frames of second trees, which come back when the SMMU has forgotten them.
+    pub(super) fn second_trees(&self) -> usize {
+        let space = self.host.space();
+        let second = space.dma_views().filter_map(DmaView::other_tree);
+        second.map(|tree| tables_of(self.machine(), tree).len()).sum()
+    }
+
+    /// The trees of the views: the root of each, and how many of its table frames are no more part of it and are not free
+    /// either.
+    fn unlinked_now(&self) -> Vec<(Pa, u64)> {
+        let space = self.host.space();
+        let trees = space.dma_views().flat_map(|dma| [&dma.view.tree].into_iter().chain(dma.other_tree()));
+        trees.map(|t| (t.root(), t.tables() - tables_of(self.machine(), t).len() as u64)).collect()
     }
 
     /// After an invalidation that did not complete: what was unlinked before it stays out of use, and so does the frame
     /// in which it is listed.
     pub(super) fn quarantine(&mut self) {
-        for stream in 0..self.views.len() {
-            let Some(view) = self.views[stream] else { continue };
-            let (_, unlinked) = self.tables(view.index);
-            if unlinked > view.unlinked {
-                self.quarantined += (unlinked - view.unlinked) as usize + 1;
-                self.views[stream] = Some(super::Plugged { unlinked, ..view });
+        for (root, unlinked) in self.unlinked_now() {
+            let before = self.unlinked.insert(root, unlinked).unwrap_or(0);
+            if unlinked > before {
+                self.quarantined += (unlinked - before) as usize + 1;
             }
         }
+    }
+
+    /// Forgets the trees that are gone: others may come to stand where they did.
+    pub(super) fn forget_trees(&mut self) {
+        let now = self.unlinked_now();
+        self.unlinked.retain(|root, _| now.iter().any(|(of_now, _)| of_now == root));
     }
 }

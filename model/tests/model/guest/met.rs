@@ -60,6 +60,7 @@ pub struct Met {
     pub starts_by_blocks: u64,
     pub refused_commands: u64,
     pub holds: u64,
+    pub switches: u64,
     pub stalls_recorded: u64,
     pub stalls_aborted: u64,
 }
@@ -96,6 +97,7 @@ impl AddAssign for Met {
         self.starts_by_blocks += other.starts_by_blocks;
         self.refused_commands += other.refused_commands;
         self.holds += other.holds;
+        self.switches += other.switches;
         self.stalls_recorded += other.stalls_recorded;
         self.stalls_aborted += other.stalls_aborted;
     }

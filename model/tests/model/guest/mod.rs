@@ -11,7 +11,9 @@ mod reading;
 mod refused;
 mod snapshot;
 
-use strandline::addr::IpaRange;
+use std::collections::BTreeMap;
+
+use strandline::addr::{IpaRange, Pa};
 use strandline::address_space::AddressSpace;
 use strandline::dirty_log::DirtyLog;
 use strandline::frames::{FrameBlock, Frames};
@@ -55,6 +57,8 @@ struct Guest<'a> {
     suspect: bool,
     /// Table frames that are never used again.
     quarantined: usize,
+    /// Of these, the ones that were part of a tree there is, by its root.
+    unlinked: BTreeMap<Pa, u64>,
     hoard: Vec<FrameBlock>,
     dice: Dice,
     met: Met,
@@ -103,6 +107,7 @@ impl<'a> Guest<'a> {
             silent: false,
             suspect: false,
             quarantined: 0,
+            unlinked: BTreeMap::new(),
             hoard: vec![],
             dice,
             met: Met::default(),
@@ -173,6 +178,7 @@ impl<'a> Guest<'a> {
             _ => self.start()?,
         }
         self.relent();
+        self.forget_trees();
         let pause = self.dice.below(300);
         self.host.run(pause);
         self.host.attend();
@@ -236,6 +242,7 @@ impl<'a> Guest<'a> {
         self.met.splits = statistics.blocks_split;
         self.met.merges = statistics.blocks_merged;
         self.met.holds = statistics.holds;
+        self.met.switches = self.gate.switches.get();
         self.met.faults_answered = self.host.recorded.get();
         self.met.stalls_recorded = self.host.stalls.recorded.get();
         self.met.stalls_aborted = self.host.stalls.aborted.get();

@@ -16,6 +16,7 @@ const NT: u64 = 1 << 16;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Snapshot {
     pub(super) state: LogState,
+    /// Those of second trees included: what an SMMU has not forgotten comes back later.
     pub(super) free_frames: usize,
     /// Table frames of each view.
     pub(super) tables: Vec<u64>,
@@ -64,7 +65,7 @@ impl Guest<'_> {
             space.dma_views().map(|v| &v.view.tree).chain([&space.cpu_view().tree]).collect();
         Snapshot {
             state: self.log.state(),
-            free_frames: self.machine().free_frames(),
+            free_frames: self.machine().free_frames() + self.second_trees(),
             tables: trees.iter().map(|t| t.tables()).collect(),
             leaves: trees.iter().map(|t| t.leaves()).collect(),
             words: trees.iter().flat_map(|t| collect_words(self.machine(), t)).collect(),
