@@ -95,6 +95,13 @@ fn stalling(seed: u64) -> Parameters {
     parameters
 }
 
+/// The machine of a seed whose PEs end broadcast invalidations early.
+fn hasty(seed: u64) -> Parameters {
+    let mut parameters = machine(seed);
+    parameters.pes.early_broadcast = true;
+    parameters
+}
+
 /// Lives with all that is checked of them; what was met in them all.
 fn lives(seeds: Range<u64>, mix: Mix, machine: impl Fn(u64) -> Parameters) -> Met {
     let mut sum = Met::default();
@@ -193,6 +200,12 @@ fn second_trees_outlast_an_smmu_that_stops_answering() {
 fn write_faults_of_several_vcpus_lose_nothing_and_end() {
     let met = lives(50_000..50_100, EVEN, write_protecting);
     assert!(met.faults_answered > 4_500 && met.syncs > 700 && met.tally.cpu_writes > 100_000);
+}
+
+#[test]
+fn cores_that_end_a_broadcast_early_lose_nothing_where_it_is_issued_twice() {
+    let met = lives(120_000..120_080, EVEN, hasty);
+    assert!(met.tally.outlived > 100 && met.syncs > 700 && met.unmaps_under_log > 100 && met.merges > 300);
 }
 
 #[test]
