@@ -57,7 +57,7 @@ fn exact(seed: u64) -> Parameters {
 fn switching(seed: u64) -> Parameters {
     let mut parameters = if seed.is_multiple_of(4) { stalling(seed) } else { exact(seed) };
     (parameters.smmu.bbml, parameters.pes.lse2) = (0, true);
-    parameters.smmu.httu = if seed.is_multiple_of(4) { 0 } else { 2 };
+    parameters.smmu.httu = if seed.is_multiple_of(4) { 0 } else { 2 + (seed % 2) as u8 };
     (parameters.smmu.coherent, parameters.smmu.outliving) = (true, seed % 5 == 1);
     parameters.smmu.ste_entries = if seed % 3 == 1 { 1 } else { 64 };
     parameters
