@@ -153,7 +153,7 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     pub fn new<P: Platform>(platform: &P, format: Format, vmid: Vmid) -> Result<Self, SpaceError> {
         let tree = Tree::new(platform, format)?;
         Ok(Self {
-            cpu: View { tree, walker: CpuWalker { vmid, direct: false } },
+            cpu: View { tree, walker: CpuWalker { vmid, direct: false, repeat: false } },
             dma: [const { None }; MAX_DMA_VIEWS],
             regions: [None; MAX_REGIONS],
             ledger: None,
@@ -168,6 +168,14 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     #[must_use]
     pub const fn with_direct_swap(mut self) -> Self {
         self.cpu.walker.direct = true;
+        self
+    }
+
+    /// The same for a VM that may run on PEs which end a broadcast invalidation before all stores through the old entries
+    /// are done ([`CpuWalker::repeat`]): each is issued twice.
+    #[must_use]
+    pub const fn with_repeated_invalidation(mut self) -> Self {
+        self.cpu.walker.repeat = true;
         self
     }
 

@@ -129,7 +129,7 @@ pub enum Tlbi {
 }
 
 impl Tlbi {
-    /// Whether other PEs take part. Some cores end that too early ([`Cpu::tlbi`]).
+    /// Whether other PEs take part.
     #[must_use]
     pub fn is_broadcast(self) -> bool {
         matches!(self, Self::VmallS12E1Is | Self::VmallE1Is | Self::IpaS2E1Is(_))
@@ -152,10 +152,6 @@ pub trait Cpu {
 
     /// Issues `op` for the VMID of `vttbr`, with `vttbr` loaded in VTTBR_EL2 while it executes. Completion needs
     /// [`Barrier::DsbIsh`] after it.
-    ///
-    /// On a machine with a core that ends a broadcast before all stores through the old entries are done (most Arm cores
-    /// of 2018 to 2025: CVE-2025-10263) the implementation issues a broadcast, `DSB ISH`, and the broadcast again: such
-    /// a store would land on a page whose dirty bit has just been harvested.
     fn tlbi(&self, vttbr: Vttbr, op: Tlbi);
 
     /// Cleans the cache lines of `bytes` from `pa` to the point of coherency. A no-op is right where every walker

@@ -13,6 +13,8 @@ pub mod address_space;
 pub mod dirty_log;
 #[cfg(test)]
 mod fake;
+#[forbid(unsafe_code)]
+mod fifo;
 pub mod frames;
 #[forbid(unsafe_code)]
 pub mod hw;

@@ -89,6 +89,8 @@ pub(crate) struct Transaction {
     stage: Stage,
     /// How often it has stalled.
     stalls: u32,
+    /// It has outlived a broadcast invalidation; it does not outlive another.
+    spared: bool,
 }
 
 impl Transaction {
@@ -146,8 +148,8 @@ impl Transaction {
 impl Core {
     pub fn begin(&mut self, walker: Walker, master: u32, ipa: u64, write: bool) -> u64 {
         let id = self.next_id();
-        let transaction =
-            Transaction { id, walker, master, ipa, write, vmid: 0, stage: Stage::Waiting, stalls: 0 };
+        let (vmid, stage, stalls, spared) = (0, Stage::Waiting, 0, false);
+        let transaction = Transaction { id, walker, master, ipa, write, vmid, stage, stalls, spared };
         self.traffic.push(transaction);
         id
     }
@@ -284,11 +286,30 @@ impl Core {
         let covered = |t: &Transaction| {
             of.include(t.walker) && t.uses_what_was_read_until(begun) && reach.completes(t.vmid, t.ipa)
         };
+        let spared = self.spare_some(of, covered);
+        let covered = |t: &Transaction| covered(t) && !spared.contains(&t.id);
         while let Some(index) = self.traffic.iter().position(covered) {
             self.tally.completed_by_invalidation += 1;
             self.complete(index);
         }
         self.force_covered(of, reach, begun);
+    }
+
+    /// PEs with an erratum end a broadcast before some of the stores that it covers are done, each once. Says which.
+    fn spare_some(&mut self, of: Walkers, covered: impl Fn(&Transaction) -> bool) -> Vec<u64> {
+        if !self.parameters.pes.early_broadcast || of != Walkers::AllPes {
+            return vec![];
+        }
+        let Self { traffic, random, tally, .. } = self;
+        let mut spared = vec![];
+        for t in traffic.iter_mut().filter(|t| t.write && !t.spared && covered(t)) {
+            t.spared = random.coin();
+            if t.spared {
+                spared.push(t.id);
+                tally.outlived += 1;
+            }
+        }
+        spared
     }
 
     /// All accesses of `master` that are in flight complete.

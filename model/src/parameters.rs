@@ -73,6 +73,9 @@ pub struct PeParameters {
     pub hafdbs: bool,
     /// Two sizes of one translation in a TLB make a PE raise a TLB conflict abort (Arm ARM D8.17, RFCPSG).
     pub conflict_aborts: bool,
+    /// An erratum (CVE-2025-10263): a broadcast invalidation may end before every store through the old entries is done.
+    /// Such a store does not outlive a second one.
+    pub early_broadcast: bool,
     /// FEAT_LSE2: 128 bits are stored at once, and the SMMU reads so many of an STE at once.
     pub lse2: bool,
     /// TLB entries of each PE.
@@ -115,6 +118,7 @@ impl Parameters {
                 count: 2,
                 hafdbs: true,
                 conflict_aborts: true,
+                early_broadcast: false,
                 lse2: false,
                 tlb_entries: 192,
             },

@@ -351,11 +351,11 @@ impl Splitting {
         }
         for (split, view) in self.dma.iter_mut().zip(space.dma.iter_mut()) {
             if let (Some(_), Some(view)) = (&split, view) {
-                let blocks = match &mut view.other {
-                    Some(other) => split_step(platform, split, &mut other.view),
-                    None => split_step(platform, split, &mut view.view),
+                let view = match &mut view.other {
+                    Some(other) => &mut other.view,
+                    None => &mut view.view,
                 };
-                return blocks.map(Stepped::part);
+                return split_step(platform, split, view).map(Stepped::part);
             }
         }
         self.end_views(platform, space)?;

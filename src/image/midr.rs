@@ -9,88 +9,106 @@
 //! DSB, where a harvest has cleared the page's dirty bit already. Makers advise to do the invalidation twice; the list
 //! is that of Linux's ARM64_WORKAROUND_REPEAT_TLBI (arch/arm64/kernel/cpu_errata.c).
 
-/// A core: implementer, part, and the first revision that will do.
+/// Cores of one name: implementer and part, and the revisions that are meant, both included, as rNpM.
 struct Core {
     implementer: u8,
     part: u16,
-    /// Variant and revision, as rNpM.
-    since: (u8, u8),
+    revisions: (Revision, Revision),
 }
 
-const CORES: [Core; 6] = [
+/// Variant and revision.
+type Revision = (u8, u8);
+
+const FIRST: Revision = (0, 0);
+const LAST: Revision = (0xf, 0xf);
+
+impl Core {
+    const fn all(implementer: u8, part: u16) -> Self {
+        Self { implementer, part, revisions: (FIRST, LAST) }
+    }
+
+    const fn since(implementer: u8, part: u16, first: Revision) -> Self {
+        Self { implementer, part, revisions: (first, LAST) }
+    }
+
+    const fn until(implementer: u8, part: u16, last: Revision) -> Self {
+        Self { implementer, part, revisions: (FIRST, last) }
+    }
+
+    /// Whether it is on `list`.
+    fn is_on(list: &[Self], midr: u64) -> bool {
+        let field = |shift: u32, bits: u32| (midr >> shift & ((1 << bits) - 1)) as u16;
+        let name = (field(24, 8) as u8, field(4, 12));
+        let revision = (field(20, 4) as u8, field(0, 4) as u8);
+        list.iter().any(|Self { implementer, part, revisions: (first, last) }| {
+            (*implementer, *part) == name && (*first..=*last).contains(&revision)
+        })
+    }
+}
+
+/// Cores that never raise a conflict abort where a size changes.
+const NEVER_CONFLICT: [Core; 6] = [
     // Cortex-X4; Neoverse V3 and V3AE, before erratum 3053180 was repaired not.
-    Core { implementer: 0x41, part: 0xd82, since: (0, 3) },
-    Core { implementer: 0x41, part: 0xd84, since: (0, 2) },
-    Core { implementer: 0x41, part: 0xd83, since: (0, 2) },
+    Core::since(0x41, 0xd82, (0, 3)),
+    Core::since(0x41, 0xd84, (0, 2)),
+    Core::since(0x41, 0xd83, (0, 2)),
     // NVIDIA Olympus.
-    Core { implementer: 0x4e, part: 0x010, since: (0, 0) },
+    Core::all(0x4e, 0x010),
     // AmpereOne, which does not even say that it has FEAT_BBM.
-    Core { implementer: 0xc0, part: 0xac3, since: (0, 0) },
-    Core { implementer: 0xc0, part: 0xac4, since: (0, 0) },
+    Core::all(0xc0, 0xac3),
+    Core::all(0xc0, 0xac4),
 ];
 
-/// Cores that owe a broadcast invalidation twice: implementer, part, and the last variant and revision that does.
-const REPEAT: [(u8, u16, (u8, u8)); 27] = [
+/// Cores that owe a broadcast invalidation twice.
+const REPEAT: [Core; 27] = [
     // Cortex-A55 erratum 2441007; Cortex-A510 erratum 2441009, mended in r1p2.
-    (0x41, 0xd05, ALL),
-    (0x41, 0xd46, (1, 1)),
+    Core::all(0x41, 0xd05),
+    Core::until(0x41, 0xd46, (1, 1)),
     // CVE-2025-10263 and, of the Cortex-A76, erratum 1286807: Cortex-A76, A76AE, A77, A78, A78AE, A78C, A710.
-    (0x41, 0xd0b, ALL),
-    (0x41, 0xd0e, ALL),
-    (0x41, 0xd0d, ALL),
-    (0x41, 0xd41, ALL),
-    (0x41, 0xd42, ALL),
-    (0x41, 0xd4b, ALL),
-    (0x41, 0xd47, ALL),
+    Core::all(0x41, 0xd0b),
+    Core::all(0x41, 0xd0e),
+    Core::all(0x41, 0xd0d),
+    Core::all(0x41, 0xd41),
+    Core::all(0x41, 0xd42),
+    Core::all(0x41, 0xd4b),
+    Core::all(0x41, 0xd47),
     // Cortex-X1, X1C, X2, X3, X4, X925; C1-Ultra, C1-Premium.
-    (0x41, 0xd44, ALL),
-    (0x41, 0xd4c, ALL),
-    (0x41, 0xd48, ALL),
-    (0x41, 0xd4e, ALL),
-    (0x41, 0xd82, ALL),
-    (0x41, 0xd85, ALL),
-    (0x41, 0xd8c, ALL),
-    (0x41, 0xd90, ALL),
+    Core::all(0x41, 0xd44),
+    Core::all(0x41, 0xd4c),
+    Core::all(0x41, 0xd48),
+    Core::all(0x41, 0xd4e),
+    Core::all(0x41, 0xd82),
+    Core::all(0x41, 0xd85),
+    Core::all(0x41, 0xd8c),
+    Core::all(0x41, 0xd90),
     // Neoverse N1, N2, V1, V2, V3, V3AE; Microsoft's Cobalt 100 and NVIDIA's Olympus.
-    (0x41, 0xd0c, ALL),
-    (0x41, 0xd49, ALL),
-    (0x41, 0xd40, ALL),
-    (0x41, 0xd4f, ALL),
-    (0x41, 0xd84, ALL),
-    (0x41, 0xd83, ALL),
-    (0x6d, 0xd49, ALL),
-    (0x4e, 0x010, ALL),
+    Core::all(0x41, 0xd0c),
+    Core::all(0x41, 0xd49),
+    Core::all(0x41, 0xd40),
+    Core::all(0x41, 0xd4f),
+    Core::all(0x41, 0xd84),
+    Core::all(0x41, 0xd83),
+    Core::all(0x6d, 0xd49),
+    Core::all(0x4e, 0x010),
     // Qualcomm erratum 1009 of the Falkor v1; erratum 1286807 of the Kryo 4xx Gold.
-    (0x51, 0x800, (0, 0)),
-    (0x51, 0x804, (0xf, 0xe)),
+    Core::until(0x51, 0x800, (0, 0)),
+    Core::until(0x51, 0x804, (0xf, 0xe)),
 ];
 
-/// Every variant and revision.
-const ALL: (u8, u8) = (0xf, 0xf);
+/// Implementer and the higher half of the part number of the Kryo, which has many: Qualcomm erratum 1009 again.
+const KRYO: u64 = 0x5100_2000;
 
 /// Whether the core with this MIDR_EL1 must be told of a broadcast TLB invalidation twice.
 #[must_use]
 pub fn repeats_invalidation(midr: u64) -> bool {
-    let (implementer, part, revision) = name(midr);
-    // Qualcomm erratum 1009 again: the Kryo has many part numbers, 0x2xx.
-    let kryo = implementer == 0x51 && part >> 8 == 2;
-    kryo || REPEAT.iter().any(|&(i, p, last)| (i, p) == (implementer, part) && revision <= last)
-}
-
-/// Implementer, part, and variant with revision, as rNpM.
-fn name(midr: u64) -> (u8, u16, (u8, u8)) {
-    let field = |shift: u32, bits: u32| (midr >> shift & ((1 << bits) - 1)) as u16;
-    (field(24, 8) as u8, field(4, 12), (field(20, 4) as u8, field(0, 4) as u8))
+    midr & 0xff00_f000 == KRYO || Core::is_on(&REPEAT, midr)
 }
 
 /// Whether the core with this MIDR_EL1 and this ID_AA64MMFR2_EL1.BBM never raises a conflict abort where a size changes.
 #[must_use]
 pub fn never_conflicts(midr: u64, bbm: u8) -> bool {
-    let (implementer, part, revision) = name(midr);
-    if implementer == 0 {
-        return bbm >= 2;
-    }
-    CORES.iter().any(|core| (core.implementer, core.part) == (implementer, part) && revision >= core.since)
+    let implementer = midr >> 24 & 0xff;
+    if implementer == 0 { bbm >= 2 } else { Core::is_on(&NEVER_CONFLICT, midr) }
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use super::cache;
 use super::cpu::CpuFeatures;
 use super::irq;
 use super::machine::Region;
-use super::midr;
 use super::timer;
 
 /// How many regions can be handed over.
@@ -29,8 +28,6 @@ pub struct Platform {
     /// How many of them are filled in.
     count: AtomicUsize,
     pool: FramePool,
-    /// A core owes broadcast TLB invalidations twice.
-    repeat: AtomicBool,
     /// The cores have FEAT_LSE2.
     lse2: AtomicBool,
 }
@@ -46,18 +43,12 @@ impl Platform {
             regions: [const { (AtomicU64::new(0), AtomicU64::new(0)) }; MAX_REGIONS],
             count: AtomicUsize::new(0),
             pool: FramePool::new(),
-            repeat: AtomicBool::new(false),
             lse2: AtomicBool::new(false),
         }
     }
 
-    /// Takes note of a core, before it runs a guest: a broadcast reaches every core, so one that owes
-    /// it twice ([`midr::repeats_invalidation`]) makes all of them issue it twice.
+    /// Takes note of what the CPU can do. One core runs EL2, and stands for all of the machine.
     pub fn note_core(&self, cpu: &CpuFeatures) {
-        if midr::repeats_invalidation(cpu.midr) {
-            self.repeat.store(true, Ordering::Relaxed);
-        }
-        // One core runs EL2, and says what the machine's cores are.
         self.lse2.store(cpu.lse2, Ordering::Relaxed);
     }
 
@@ -229,10 +220,6 @@ impl Cpu for Platform {
             barrier::isb(barrier::SY);
         }
         issue(op);
-        if op.is_broadcast() && self.repeat.load(Ordering::Relaxed) {
-            barrier::dsb(barrier::ISH);
-            issue(op);
-        }
         if foreign {
             // The invalidation has taken its VMID before the register changes back.
             barrier::dsb(barrier::ISH);

@@ -1,6 +1,7 @@
 //! Transactions that wait in an SMMU, kept in order until each has been answered, once (IHI 0070 §3.12.2).
 
 use crate::addr::StreamId;
+use crate::fifo::Fifo;
 use crate::hw::{DmaTlbError, Platform, Resume, ResumeError, Stall, StallTlb};
 
 use super::driver::Smmu;
@@ -18,62 +19,38 @@ pub(super) const CAPACITY: usize = 64;
 /// away. An interrupt handler does not touch it: it notes that there are records, which are then taken in outside.
 pub struct StallQueue<'s, 'p, P, R> {
     smmu: &'s Smmu<'p, P, R>,
-    waiting: [Option<Stall>; CAPACITY],
-    first: usize,
-    len: usize,
+    waiting: Fifo<Stall, CAPACITY>,
 }
 
 impl<'s, 'p, P, R> StallQueue<'s, 'p, P, R> {
     /// An empty queue for `smmu`, which has no other.
     #[must_use]
     pub const fn new(smmu: &'s Smmu<'p, P, R>) -> Self {
-        Self { smmu, waiting: [const { None }; CAPACITY], first: 0, len: 0 }
+        Self { smmu, waiting: Fifo::new() }
     }
 
     /// How many transactions wait for an answer, so far as it is known.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.len
+        self.waiting.len()
     }
 
     /// Whether none does.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    const fn room(&self) -> usize {
-        CAPACITY - self.len
+        self.waiting.len() == 0
     }
 
     /// Adds `event` if it is of a stalled transaction; there is room.
     fn push(&mut self, event: &FaultEvent) {
-        if let Some(stag) = event.stall
-            && self.len < CAPACITY
-        {
-            let stall = Stall { stream: event.stream, stag, write: event.denied_write() };
-            self.waiting[(self.first + self.len) % CAPACITY] = Some(stall);
-            self.len += 1;
+        if let Some(stag) = event.stall {
+            self.waiting.push(Stall { stream: event.stream, stag, write: event.denied_write() });
         }
-    }
-
-    fn pop(&mut self) -> Option<Stall> {
-        let stall = self.waiting[self.first].take()?;
-        self.first = (self.first + 1) % CAPACITY;
-        self.len -= 1;
-        Some(stall)
     }
 
     /// Drops what is known of streams that `stays` does not name, without an answer; the others keep their order.
     fn keep(&mut self, stays: impl Fn(StreamId) -> bool) {
-        for _ in 0..self.len {
-            if let Some(stall) = self.pop()
-                && stays(stall.stream)
-            {
-                self.waiting[(self.first + self.len) % CAPACITY] = Some(stall);
-                self.len += 1;
-            }
-        }
+        self.waiting.retain(|stall| stays(stall.stream));
     }
 }
 
@@ -83,7 +60,7 @@ impl<P: Platform, R: Registers> StallQueue<'_, '_, P, R> {
     ///
     /// Where it says that there are `more`, answer what waits and call it again.
     pub fn take_in(&mut self, mut sink: impl FnMut(&FaultEvent)) -> Drained {
-        let (smmu, room) = (self.smmu, self.room());
+        let (smmu, room) = (self.smmu, self.waiting.room());
         let drained = smmu.drain_some_events(room as u32, |event| {
             self.push(event);
             if event.stall.is_none() || event.denied_write().is_none() {
@@ -104,9 +81,9 @@ impl<P: Platform, R: Registers> StallQueue<'_, '_, P, R> {
         &mut self,
         answer: impl FnOnce(&Stall) -> Result<T, ResumeError>,
     ) -> Option<Result<T, DmaTlbError>> {
-        let answered = answer(self.waiting[self.first].as_ref()?);
+        let answered = answer(self.waiting.front()?);
         if !matches!(answered, Err(ResumeError { issued: false, .. })) {
-            self.pop();
+            self.waiting.pop();
         }
         Some(answered.map_err(|error| error.error))
     }
@@ -126,7 +103,7 @@ impl<P: Platform, R: Registers> StallQueue<'_, '_, P, R> {
         // With the CMD_SYNC all records of the stream have been written: as many as the queue holds at the most.
         let mut left = self.smmu.event_capacity();
         while left > 0 {
-            if self.room() == 0 {
+            if self.waiting.room() == 0 {
                 self.retry_oldest()?;
             }
             let drained = self.take_in(&mut sink);

@@ -40,7 +40,7 @@ fn map(fake: &Fake, tree: &mut Tree, range: IpaRange, pa: Pa) -> Result<(), MapE
 fn cpu_view(fake: &Fake, bytes: u64) -> View<CpuWalker> {
     let mut tree = tree(fake);
     map(fake, &mut tree, range(RAM.0, bytes), PA).unwrap();
-    View { tree, walker: CpuWalker { vmid: Vmid(3), direct: false } }
+    View { tree, walker: CpuWalker { vmid: Vmid(3), direct: false, repeat: false } }
 }
 
 fn dma_view<'d>(fake: &Fake, tlb: &'d FakeTlb, bytes: u64, coherent: bool) -> View<DmaWalker<'d, FakeTlb>> {
@@ -236,6 +236,18 @@ fn a_cpu_view_changes_size_by_batched_break_before_make() {
             Event::Release,
         ]
     );
+}
+
+#[test]
+fn a_broadcast_is_issued_twice_with_a_barrier_between_where_cores_end_it_early() {
+    let fake = Fake::new(16);
+    let mut view = cpu_view(&fake, 4 * M);
+    view.walker.repeat = true;
+    let vttbr = view.walker.vttbr(&view.tree);
+    take_trace();
+    view.walker.invalidate(&fake, &view.tree).unwrap();
+    let (tlbi, dsb) = (Event::Tlbi(vttbr, Tlbi::VmallS12E1Is), Event::Barrier(Barrier::DsbIsh));
+    assert_eq!(take_trace(), [Event::Barrier(Barrier::DsbIshst), tlbi, dsb, tlbi, dsb]);
 }
 
 #[test]
@@ -448,7 +460,7 @@ fn a_table_with_a_hole_or_a_foreign_page_is_not_merged_but_made_dirty() {
     map(&fake, &mut tree, range(RAM.0, 2 * M - 0x1000), PA).unwrap();
     map(&fake, &mut tree, range(RAM.0 + 2 * M - 0x1000, 0x1000), PA.offset(16 * M)).unwrap();
     map(&fake, &mut tree, range(RAM.0 + 4 * M, 0x1000), PA).unwrap();
-    let mut view = View { tree, walker: CpuWalker { vmid: Vmid(3), direct: false } };
+    let mut view = View { tree, walker: CpuWalker { vmid: Vmid(3), direct: false, repeat: false } };
     let all = range(RAM.0, 6 * M);
     view.tree.harvest(&fake, all, Harvest::Clean, |_, _| {});
     assert_eq!(dirty(&fake, &view, all, Harvest::Keep), []);

@@ -163,6 +163,10 @@ pub struct CpuWalker {
     /// Every PE that may run the VM has FEAT_BBM level 2 and is on a list of those known never to raise a TLB conflict
     /// abort: sizes change under running vCPUs.
     pub direct: bool,
+    /// Some PE may end a broadcast invalidation before all stores through the old entries are done (most Arm cores of
+    /// 2018 to 2025: CVE-2025-10263), unless it is issued twice, with a DSB between: such a store would land on a page
+    /// whose dirty bit has just been harvested.
+    pub repeat: bool,
 }
 
 impl CpuWalker {
@@ -172,11 +176,20 @@ impl CpuWalker {
         Vttbr { vmid: self.vmid, root: tree.root() }
     }
 
+    /// Makes earlier stores to descriptors visible, and all PEs forget the translations of the view.
+    fn invalidate_all(&self, cpu: &impl Cpu, tree: &Tree) {
+        cpu.barrier(Barrier::DsbIshst);
+        for _ in 0..1 + usize::from(self.repeat) {
+            cpu.tlbi(self.vttbr(tree), Tlbi::VmallS12E1Is);
+            cpu.barrier(Barrier::DsbIsh);
+        }
+    }
+
     /// Replaces the descriptors by others under running vCPUs.
     fn swap(&self, platform: &(impl Memory + Cpu), tree: &Tree, batch: &Batch) -> Published {
         platform.barrier(Barrier::DsbIshst);
         let published = replace_all(platform, batch, |_| ());
-        invalidate_all(platform, self.vttbr(tree));
+        self.invalidate_all(platform, tree);
         published
     }
 
@@ -187,7 +200,7 @@ impl CpuWalker {
             return Published::none(ViewError::HoldTimeout);
         }
         let broken = batch.swaps().iter().try_for_each(|swap| replace(platform, swap, swap.old, 0));
-        invalidate_all(platform, vttbr);
+        self.invalidate_all(platform, tree);
         for swap in batch.swaps() {
             let word = swap.slot.word(platform);
             match broken {
@@ -222,7 +235,7 @@ impl<P: Memory + Cpu> Walker<P> for CpuWalker {
     }
 
     fn invalidate(&self, platform: &P, tree: &Tree) -> Result<(), ViewError> {
-        invalidate_all(platform, self.vttbr(tree));
+        self.invalidate_all(platform, tree);
         Ok(())
     }
 
@@ -230,12 +243,6 @@ impl<P: Memory + Cpu> Walker<P> for CpuWalker {
         platform.barrier(Barrier::DsbIsh);
         Ok(())
     }
-}
-
-fn invalidate_all(cpu: &impl Cpu, vttbr: Vttbr) {
-    cpu.barrier(Barrier::DsbIshst);
-    cpu.tlbi(vttbr, Tlbi::VmallS12E1Is);
-    cpu.barrier(Barrier::DsbIsh);
 }
 
 /// The devices of a VM behind one SMMU. Sizes change as that bears it ([`DmaTlb::size_change`]), and one invalidation is

@@ -2,12 +2,12 @@
 
 use strandline_abi::FaultRecord;
 
+use crate::fifo::Fifo;
+
 /// The newest records of a VM; older ones are dropped and counted.
 #[derive(Debug)]
 pub struct FaultLog {
-    records: [FaultRecord; Self::CAPACITY],
-    first: usize,
-    len: usize,
+    records: Fifo<FaultRecord, { Self::CAPACITY }>,
     lost: u64,
     total: u64,
 }
@@ -18,20 +18,18 @@ impl FaultLog {
 
     /// An empty log.
     #[must_use]
-    pub fn new() -> Self {
-        Self { records: [FaultRecord::default(); Self::CAPACITY], first: 0, len: 0, lost: 0, total: 0 }
+    pub const fn new() -> Self {
+        Self { records: Fifo::new(), lost: 0, total: 0 }
     }
 
     /// Adds a record; where there is no room the oldest one goes.
     pub fn push(&mut self, record: FaultRecord) {
         self.total += 1;
-        if self.len == Self::CAPACITY {
-            self.first = (self.first + 1) % Self::CAPACITY;
-            self.len -= 1;
+        if self.records.room() == 0 {
+            self.records.pop();
             self.lost += 1;
         }
-        self.records[(self.first + self.len) % Self::CAPACITY] = record;
-        self.len += 1;
+        self.records.push(record);
     }
 
     /// Counts records that hardware dropped before they could be read.
@@ -41,25 +39,19 @@ impl FaultLog {
 
     /// Takes the oldest record.
     pub fn pop(&mut self) -> Option<FaultRecord> {
-        if self.len == 0 {
-            return None;
-        }
-        let record = self.records[self.first];
-        self.first = (self.first + 1) % Self::CAPACITY;
-        self.len -= 1;
-        Some(record)
+        self.records.pop()
     }
 
     /// How many records are there.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.len
+        self.records.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.records.len() == 0
     }
 
     /// How many were lost since this was last asked.

@@ -231,6 +231,30 @@ fn direct_swap_is_borne_by_a_pe_that_raises_no_conflict_aborts() {
     }
 }
 
+/// A log on PEs that end a broadcast invalidation early, and how many stores have outlived one.
+fn ended_early(seed: u64, repeat: bool) -> (Result<(), String>, u64) {
+    let mut parameters = Parameters::new(seed);
+    parameters.pes.early_broadcast = true;
+    let machine = Machine::new(parameters);
+    let smmu = Smmu::new(&machine, machine.smmu(), &options()).expect("the SMMU answers");
+    // What devices write is read apart, so that little comes between an invalidation and the end of its sync.
+    let plan = Plan { repeat, rounds: 16, pause: 100, ..Plan::new(DmaTier::Assume) };
+    let ended = cycle(&machine, &machine, &smmu, &smmu, plan, |_| ()).map(|_| ());
+    (ended, machine.tally().outlived)
+}
+
+#[test]
+fn one_broadcast_where_two_are_owed_loses() {
+    let account = (0..SEEDS).find_map(|seed| ended_early(seed, false).0.err()).expect("caught");
+    println!("{account}");
+    assert!(account.contains("lost"), "{account}");
+    let outlived = (0..16).map(|seed| match ended_early(seed, true) {
+        (Ok(()), outlived) => outlived,
+        (Err(account), _) => panic!("seed {seed}: {account}"),
+    });
+    assert!(outlived.sum::<u64>() > 20);
+}
+
 /// The account of the first seed that catches `fault` under a walker that is not coherent, of the BBML given.
 fn caught_at(fault: Fault, bbml: u8) -> String {
     for seed in 0..SEEDS {

@@ -58,7 +58,7 @@ fn exact(seed: u64) -> Parameters {
 fn switching(seed: u64) -> Parameters {
     let mut parameters = if seed.is_multiple_of(4) { stalling(seed) } else { exact(seed) };
     (parameters.smmu.bbml, parameters.pes.lse2) = (0, true);
-    parameters.smmu.httu = if seed.is_multiple_of(4) { 0 } else { 2 };
+    parameters.smmu.httu = if seed.is_multiple_of(4) { 0 } else { 2 + (seed % 2) as u8 };
     (parameters.smmu.coherent, parameters.smmu.outliving) = (true, seed % 5 == 1);
     parameters.smmu.ste_entries = if seed % 3 == 1 { 1 } else { 64 };
     parameters
@@ -93,6 +93,13 @@ fn stalling(seed: u64) -> Parameters {
     parameters.smmu.range_invalidation = !seed.is_multiple_of(5);
     parameters.pes.hafdbs = !seed.is_multiple_of(4);
     parameters.smmu.outliving = seed % 11 < 3;
+    parameters
+}
+
+/// The machine of a seed whose PEs end broadcast invalidations early.
+fn hasty(seed: u64) -> Parameters {
+    let mut parameters = machine(seed);
+    parameters.pes.early_broadcast = true;
     parameters
 }
 
@@ -194,6 +201,12 @@ fn second_trees_outlast_an_smmu_that_stops_answering() {
 fn write_faults_of_several_vcpus_lose_nothing_and_end() {
     let met = lives(50_000..50_100, EVEN, write_protecting);
     assert!(met.faults_answered > 4_500 && met.syncs > 700 && met.tally.cpu_writes > 100_000);
+}
+
+#[test]
+fn cores_that_end_a_broadcast_early_lose_nothing_where_it_is_issued_twice() {
+    let met = lives(120_000..120_080, EVEN, hasty);
+    assert!(met.tally.outlived > 100 && met.syncs > 700 && met.unmaps_under_log > 100 && met.merges > 300);
 }
 
 #[test]

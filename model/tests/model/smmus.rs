@@ -53,7 +53,8 @@ fn mixture(seed: u64) -> (Parameters, Options) {
     let mut parameters = Parameters::new(seed);
     let bit = |n: u32| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (63 - n) & 1 != 0;
     let smmu = &mut parameters.smmu;
-    smmu.httu = [2, 3, 2, 0][usize::from(bit(0)) * 2 + usize::from(bit(1))];
+    smmu.httu = [2, 3, 1, 0][usize::from(bit(0)) * 2 + usize::from(bit(1))];
+    smmu.bbml = [2, 1, 0, 0][usize::from(bit(13)) * 2 + usize::from(bit(14))];
     smmu.coherent = bit(2) || bit(3);
     smmu.range_invalidation = bit(4);
     smmu.vmid16 = bit(5);
@@ -63,6 +64,7 @@ fn mixture(seed: u64) -> (Parameters, Options) {
     smmu.sync_between = bit(9);
     smmu.iidr = if bit(9) { MMU_700 } else { 0 };
     smmu.tlb_entries = if bit(10) { 1000 } else { 256 };
+    parameters.pes.lse2 = bit(14);
     let options = Options {
         errata: if bit(8) { Errata::REPEAT } else { Errata::empty() },
         command_queue_bits: if bit(11) { 1 } else { 4 },

@@ -32,12 +32,14 @@ pub struct Plan {
     pub pause: u64,
     /// Sizes change in the CPU view under running vCPUs.
     pub direct: bool,
+    /// Broadcast invalidations of the CPU view are issued twice.
+    pub repeat: bool,
 }
 
 impl Plan {
     /// Eight MiB, some rounds.
     pub const fn new(tier: DmaTier) -> Self {
-        Self { tier, bytes: 8 << 20, pages: 2048, rounds: 4, pause: 400, direct: false }
+        Self { tier, bytes: 8 << 20, pages: 2048, rounds: 4, pause: 400, direct: false, repeat: false }
     }
 }
 
@@ -85,6 +87,9 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         let mut space = AddressSpace::new(platform, format, CPU_VMID).expect("frames");
         if plan.direct {
             space = space.with_direct_swap();
+        }
+        if plan.repeat {
+            space = space.with_repeated_invalidation();
         }
         let vmid = smmu.alloc_vmid().expect("a VMID");
         let walker = DmaWalker { tlb, vmid, coherent: smmu.features().coherent };

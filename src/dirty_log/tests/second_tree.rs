@@ -91,6 +91,40 @@ fn what_is_mapped_and_unmapped_under_the_log_is_so_in_both_trees() {
 }
 
 #[test]
+fn what_is_mapped_and_unmapped_beside_the_log_between_steps_is_so_in_the_tree_that_is_being_made() {
+    for steps in 1..6 {
+        let (fake, tlb) = (Fake::new(96), tlb());
+        let mut space = space(&fake, &tlb, 4 * M, DmaTier::Hardware);
+        let mut log = DirtyLog::new(CpuTier::Hardware);
+        let (logged, mut step) = (range(RAM, 4 * M), 0);
+        let mut ended = false;
+        for _ in 0..steps {
+            match log.start(&fake, &mut space, logged, step).unwrap() {
+                Progress::More(next) => step = next,
+                Progress::Done => ended = true,
+            }
+        }
+        let new = Region { range: range(RAM + G, 2 * M), pa: Pa(0x9000_0000), reach: Reach::Ram };
+        space.map(&fake, new).unwrap();
+        space.unmap(&fake, range(0x0809_0000, 0x1000)).unwrap();
+        assert!(ended || ends_from(&mut log, &fake, &mut space, logged, step).is_ok());
+        for _ in 0..2 {
+            let tree = &view(&space).view.tree;
+            assert_eq!(
+                tree.query(&fake, Ipa(RAM + G + M)).map(|(_, pa)| pa),
+                Some(Pa(0x9010_0000)),
+                "{steps}"
+            );
+            assert_eq!(tree.query(&fake, Ipa(0x0809_0000)), None, "{steps}");
+            if log.state() == LogState::On {
+                assert_eq!(view(&space).view.walker.vmid, Vmid(0x102));
+                stop(&mut log, &fake, &mut space);
+            }
+        }
+    }
+}
+
+#[test]
 fn start_whose_switch_is_not_answered_is_undone() {
     let (fake, tlb) = (Fake::new(64), tlb());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);

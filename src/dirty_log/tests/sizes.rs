@@ -1,7 +1,7 @@
 //! What starts and stops ask of SMMUs of each break-before-make level, and of CPUs that need none.
 
 use super::*;
-use crate::hw::SizeChange;
+use crate::hw::{CommandCounts, DmaTlb, SizeChange};
 use crate::stage2::descriptor::BLOCK_NT;
 
 fn tlb(size_change: SizeChange) -> FakeTlb {
@@ -187,5 +187,86 @@ fn statistics_count_how_often_vcpus_were_held_and_a_direct_swap_holds_none() {
         // The start's was seen by `started`.
         assert_eq!(trace.iter().filter(|e| **e == Event::Hold).count() as u64, holds / 2);
         assert_eq!((log.statistics().blocks_split, log.statistics().blocks_merged), (8, 8));
+    }
+}
+
+/// What an SMMU was asked since it was last looked at: all commands, CMD_TLBI_S12_VMALL, CMD_SYNC.
+fn asked(tlb: &FakeTlb, before: CommandCounts) -> (u64, u64, u64) {
+    let now = tlb.commands();
+    (now.all - before.all, now.tlbi_vmall - before.tlbi_vmall, now.syncs - before.syncs)
+}
+
+#[test]
+fn smmus_of_every_ability_behind_one_vm_get_each_what_they_take() {
+    let fake = Fake::new(200);
+    let of = |size_change| tlb(size_change);
+    let [direct, through_nt, second, fixed] =
+        [SizeChange::Direct, SizeChange::ThroughNt, SizeChange::Never, SizeChange::Never].map(of);
+    second.vmids.set(Some(1));
+    let smmus = [&direct, &through_nt, &second, &fixed];
+    let mut space = AddressSpace::new(&fake, Format::new(36).unwrap(), Vmid(1)).unwrap();
+    // Each numbers VMIDs on its own.
+    for tlb in smmus {
+        let walker = DmaWalker { tlb, vmid: Vmid(2), coherent: true };
+        space.add_dma_view(&fake, walker, DmaTier::Hardware).unwrap();
+    }
+    let region = Region { range: range(RAM, 8 * M), pa: Pa(0x8000_0000), reach: Reach::Ram };
+    space.map(&fake, region).unwrap();
+    let shape = |space: &AddressSpace<'_, FakeTlb>| {
+        space.dma_views().map(|dma| dma.view.tree.leaves().blocks()).collect::<Vec<_>>()
+    };
+    let free = fake.free_frames();
+    assert_eq!(shape(&space), [4, 4, 4, 0]);
+    let before = smmus.map(FakeTlb::commands);
+    let mut log = started(&fake, &mut space, region.range);
+    assert_eq!(shape(&space), [0; 4]);
+    let counts = |before: [CommandCounts; 4]| [0, 1, 2, 3].map(|i| asked(smmus[i], before[i]));
+    // The third one's streams go another way, which counts for itself.
+    assert_eq!(counts(before), [(2, 1, 1), (4, 2, 2), (0, 0, 0), (2, 1, 1)]);
+    assert_eq!(second.streams_at.get(), space.dma_view(2).map(|dma| dma.view.dma_root()));
+    // A page behind each of them, and one behind two.
+    for (i, page) in [(0, 1), (1, 700), (2, 1300), (3, 2000), (2, 1)] {
+        let tree = &space.dma_view(i).unwrap().view.tree;
+        fake.or_behind(tree.walk(&fake, Ipa(RAM + page * 4096)).0.pa, S2AP_WRITE);
+    }
+    let before = smmus.map(FakeTlb::commands);
+    assert_eq!(sync(&mut log, &fake, &space, region.range, clearing(DMA)).unwrap(), [1, 700, 1300, 2000]);
+    assert_eq!(counts(before), [(3, 0, 2); 4], "a CMD_SYNC before, and an invalidation after");
+    stop(&mut log, &fake, &mut space);
+    assert_eq!((shape(&space), fake.free_frames()), (vec![4, 4, 4, 0], free));
+}
+
+#[test]
+fn smmu_that_falls_silent_undoes_the_start_behind_all_others() {
+    // Of three SMMUs the first, the second or the third does not answer what comes last.
+    for silent in 0..3 {
+        let fake = Fake::new(200);
+        let smmus = [SizeChange::Direct, SizeChange::Never, SizeChange::Direct].map(tlb);
+        smmus[1].vmids.set(Some(1));
+        let mut space = AddressSpace::new(&fake, Format::new(36).unwrap(), Vmid(1)).unwrap();
+        for tlb in &smmus {
+            let walker = DmaWalker { tlb, vmid: Vmid(2), coherent: true };
+            space.add_dma_view(&fake, walker, DmaTier::Hardware).unwrap();
+        }
+        let region = Region { range: range(RAM, 8 * M), pa: Pa(0x8000_0000), reach: Reach::Ram };
+        space.map(&fake, region).unwrap();
+        let (free, root) = (fake.free_frames(), space.dma_view(1).unwrap().view.dma_root());
+        let mut log = DirtyLog::new(CpuTier::Hardware);
+        let mut step = 0;
+        let ended = loop {
+            // The VMID has been taken in the step that reserves.
+            if step == 1 {
+                *smmus[silent].failures.borrow_mut() = vec![DmaTlbError::Timeout];
+            }
+            match log.start(&fake, &mut space, region.range, step) {
+                Ok(Progress::More(next)) => step = next,
+                ended => break ended,
+            }
+        };
+        assert_eq!(ended, Err(LogError::Abandoned(ViewError::Dma(DmaTlbError::Timeout))), "{silent}");
+        let shape: Vec<u64> = space.dma_views().map(|dma| dma.view.tree.leaves().blocks()).collect();
+        assert_eq!((shape, fake.free_frames()), (vec![4; 3], free), "{silent}");
+        assert_eq!(space.dma_view(1).unwrap().view.dma_root(), root);
+        assert!(smmus[1].streams_at.get().is_none_or(|at| at == root), "{silent}");
     }
 }

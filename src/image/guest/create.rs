@@ -8,9 +8,8 @@ use strandline::addr::{Ipa, IpaRange, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region as Mapped};
 use strandline::dirty_log::{DigestCost, DirtyLog};
 use strandline::frames::Frames;
-use strandline::hw::{Barrier, Cpu, Tlbi, Vttbr};
 use strandline::smmu::{Httu, Stage2Config};
-use strandline::stage2::{DmaWalker, Format, VtcrOptions};
+use strandline::stage2::{DmaWalker, Format, VtcrOptions, Walker};
 use strandline::vm::Vm;
 use strandline_abi::{CpuTier, DmaTier};
 
@@ -24,6 +23,7 @@ use crate::guest_map;
 use crate::loader::{self, LoadPlan, Placement};
 use crate::machine::Region;
 use crate::midr;
+use crate::platform::Platform;
 use crate::smmus::{RealSmmu, Stream};
 use crate::vcpu::Vcpu;
 use crate::vpci::{self, AssignedFunction, BarMapping, VirtualPci, Window};
@@ -52,7 +52,10 @@ pub(super) fn create<'a>(
     if direct {
         space = space.with_direct_swap();
     }
-    invalidate(host, &space);
+    if midr::repeats_invalidation(host.cpu.midr) {
+        space = space.with_repeated_invalidation();
+    }
+    forget(host.platform, &space)?;
     let (functions, streams) = assign(host, config)?;
     let views = add_dma_views(host, smmus, &mut space, &streams, config.dma, ram)?;
     map(host, &mut space, &functions, range, ram)?;
@@ -130,12 +133,11 @@ fn shape(host: &Host<'_>, config: &VmConfig, tier: CpuTier) -> Result<(Format, u
     Ok((format, format.vtcr(options)))
 }
 
-/// A VMID is invalidated before its first use: what TLBs hold at reset is anybody's guess.
-fn invalidate(host: &Host<'_>, space: &Space<'_>) {
+/// Has all CPUs forget the VM's VMID: before its first use, since what TLBs hold at reset is anybody's guess, and after
+/// its last.
+pub(super) fn forget(platform: &Platform, space: &Space<'_>) -> Result<(), String> {
     let view = space.cpu_view();
-    let vttbr: Vttbr = view.walker.vttbr(&view.tree);
-    host.platform.tlbi(vttbr, Tlbi::VmallS12E1Is);
-    host.platform.barrier(Barrier::DsbIsh);
+    view.walker.invalidate(platform, &view.tree).map_err(text)
 }
 
 /// Takes the VM's functions, and finds the streams they are.

@@ -8,12 +8,11 @@ use alloc::string::String;
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTV_CTL_EL0, CNTV_CVAL_EL0, Readable, VTTBR_EL2, Writeable};
 use strandline::dirty_log::WriteFault;
-use strandline::hw::{Barrier, Cpu, Tlbi};
 use strandline::hypercall;
 use strandline::smmu::{Access, FaultEvent};
 use strandline_abi::{Call, FaultRecord};
 
-use super::{Guest, Host};
+use super::{Guest, Host, create};
 use crate::aarch32;
 use crate::console::say;
 use crate::cpu;
@@ -321,9 +320,7 @@ impl Guest<'_> {
                 dma.view.walker.tlb.free_vmid(vmid).map_err(|error| format!("{error}"))?;
             }
         }
-        let view = space.cpu_view();
-        host.platform.tlbi(view.walker.vttbr(&view.tree), Tlbi::VmallS12E1Is);
-        host.platform.barrier(Barrier::DsbIsh);
+        create::forget(host.platform, &space)?;
         log.dismantle(host.platform);
         space.free(host.platform);
         Ok(())

@@ -66,10 +66,11 @@ impl Guest<'_> {
             && tier == DmaTier::Assume
             && matches!(self.weakest(), DmaTier::Hardware | DmaTier::Stall);
         let walker = DmaWalker { tlb: self.gate, vmid, coherent: self.smmu.features().coherent };
+        let answered = self.answers();
         let attached = self.log.attach_view(self.host, &mut self.host.space_mut(), walker, tier, weakening);
         let index = match attached {
             Ok(index) if !weaker || weakening == Weakening::Accepted => index,
-            Err(error) => return self.refused_view(error, weaker, vmid, &before),
+            Err(error) => return self.refused_view(error, weaker, answered, vmid, &before),
             Ok(_) => return Err("a log was made weaker, which was not allowed".to_owned()),
         };
         // Some views do without what their SMMU can do.
@@ -85,12 +86,21 @@ impl Guest<'_> {
     }
 
     /// A view was refused: it had to be, and nothing has changed.
-    fn refused_view(&mut self, error: AttachError, weaker: bool, vmid: Vmid, before: &Snapshot) -> Outcome {
+    fn refused_view(
+        &mut self,
+        error: AttachError,
+        weaker: bool,
+        answered: bool,
+        vmid: Vmid,
+        before: &Snapshot,
+    ) -> Outcome {
         match error {
             AttachError::Weaker(DmaTier::Assume) if weaker => self.met.weaker_refused += 1,
             AttachError::Space(SpaceError::Map(MapError::OutOfFrames(_))) if !self.hoard.is_empty() => {
                 self.met.other_refusals += 1;
             }
+            // It was asked for the VMID of a second tree.
+            AttachError::Space(SpaceError::NoAnswer(_)) if self.excused(answered) => {}
             _ => return Err(format!("attach failed: {error}")),
         }
         let answered = self.answers();

@@ -85,6 +85,9 @@ impl<'a> Guest<'a> {
         if !parameters.pes.conflict_aborts {
             space = space.with_direct_swap();
         }
+        if parameters.pes.early_broadcast {
+            space = space.with_repeated_invalidation();
+        }
         for i in 0..REGIONS.len() {
             space.map(host, region(i)).expect("frames");
         }
