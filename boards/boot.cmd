@@ -15,6 +15,8 @@ setenv strandline_file strandline.dtb
 if test -n "${fdt_addr_r}"; then
 	if run strandline_get; then setenv strandline_fdt ${fdt_addr_r}; fi
 fi
+fdt addr ${strandline_fdt}
+# boards/BOARD/fdt.cmd, where a board has one:
 setenv strandline_to ${kernel_addr_r}
 setenv strandline_file strandline.img
 if run strandline_get; then
