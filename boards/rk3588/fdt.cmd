@@ -1,3 +1,2 @@
-# Trees of Linux have the SMMUs switched off. Where a tree has none by these names, nothing changes.
+# Older trees of Linux have the SMMU in front of PCIe switched off. Where a tree has none by this name, nothing changes.
 fdt set /iommu@fc900000 status okay
-fdt set /iommu@fcb00000 status okay
