@@ -88,7 +88,13 @@ fn firmware_that_leaves_the_host_extensions_on_is_no_obstacle() {
     let stub = ScratchFile::with("elf", &qemu_tests::elf::executable(&code, 0x5000_0000, 0));
     let image =
         format!("loader,addr=0x40200000,force-raw=on,file={}", file(BOARD, "strandline.img").display());
-    short_case_passes(Machine::direct(stub.path(), short().path()).with(&["-device", &image]).run());
+    // Behind an ELF file the emulator tells of no initial ramdisk.
+    let guest = format!(
+        "guest-loader,addr=0x60000000,kernel={},bootargs=memory=32M -- case=smc",
+        built("cases.img").display()
+    );
+    let machine = Machine::kernel(stub.path()).with(&["-device", &image, "-device", &guest]);
+    short_case_passes(machine.run());
 }
 
 #[test]
