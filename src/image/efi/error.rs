@@ -111,6 +111,8 @@ mod tests {
             EfiError::BadTree,
             EfiError::NoVolume(device_error),
             EfiError::NoBundle(device_error),
+            EfiError::NoVolume(Status::SUCCESS),
+            EfiError::NoBundle(Status::SUCCESS),
             EfiError::Read(device_error),
             EfiError::EmptyBundle,
             EfiError::NoMemory(1),

@@ -157,6 +157,22 @@ fn every_board_has_its_files_and_its_card_has_them_too() {
 }
 
 #[test]
+fn firmware_goes_on_the_card_where_the_board_starts_from() {
+    let folder = ScratchFile::new("folder");
+    let firmware = ScratchFile::with("firmware", &[0xa5; 1000]);
+    let options = ["rk3588", "--firmware", &firmware.name(), "--output", &folder.name()];
+    let output = script("image", &options);
+    let card = fs::read(folder.path().join("card.img"));
+    let mine = fs::remove_dir_all(folder.path());
+    assert!(output.status.success() && mine.is_ok(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Sector 64; the partition begins at 16 MiB and is as it always is.
+    let card = card.expect("it was made");
+    assert!(card[0x8000..0x8000 + 1000].iter().all(|byte| *byte == 0xa5));
+    assert!(card[0x8000 + 1000..16 << 20].iter().all(|byte| *byte == 0), "nothing else lies in front");
+    assert_eq!(card[(16 << 20) + 510..(16 << 20) + 512], [0x55, 0xaa]);
+}
+
+#[test]
 fn every_other_boards_card_boots_on_the_emulated_board_too() {
     let boards = script("image", &["--list"]);
     for board in String::from_utf8(boards.stdout).expect("names of folders").lines().filter(|b| *b != BOARD) {
