@@ -1,20 +1,23 @@
 # Starts Strandline from U-Boot: loads the image and the bundle from where this script came from, and jumps.
 #
-# Where that is, the boot commands that come with U-Boot say: devtype, devnum, distro_bootpart, prefix. devtype "dhcp" is
-# a TFTP server. Messages are without apostrophes: the parser takes them for quotes even in double quotes.
-if test "${devtype}" = dhcp; then
+# Where that is, the boot commands that come with U-Boot say: devtype, devnum, distro_bootpart, prefix. devtype "dhcp" or
+# "ethernet" is a TFTP server. A medium may have another device tree than the one U-Boot has, as strandline.dtb.
+# Messages are without apostrophes: the parser takes them for quotes even in double quotes.
+setenv strandline_fdt ${fdtcontroladdr}
+if test "${devtype}" = dhcp -o "${devtype}" = ethernet; then
 	setenv strandline_get 'tftpboot ${strandline_to} ${prefix}${strandline_file}'
 	setenv strandline_from "the TFTP server"
 else
 	setenv strandline_get 'load ${devtype} ${devnum}:${distro_bootpart} ${strandline_to} ${prefix}${strandline_file}'
 	setenv strandline_from "${devtype} ${devnum}:${distro_bootpart} ${prefix}"
+	if test -e ${devtype} ${devnum}:${distro_bootpart} ${prefix}strandline.dtb; then
+		setenv strandline_to ${fdt_addr_r}
+		setenv strandline_file strandline.dtb
+		if run strandline_get; then setenv strandline_fdt ${fdt_addr_r}; fi
+	fi
 fi
-setenv strandline_fdt ${fdtcontroladdr}
-setenv strandline_to ${fdt_addr_r}
-setenv strandline_file strandline.dtb
-if test -n "${fdt_addr_r}"; then
-	if run strandline_get; then setenv strandline_fdt ${fdt_addr_r}; fi
-fi
+fdt addr ${strandline_fdt}
+# boards/BOARD/fdt.cmd, where a board has one:
 setenv strandline_to ${kernel_addr_r}
 setenv strandline_file strandline.img
 if run strandline_get; then

@@ -1,6 +1,7 @@
 //! The format, byte by byte, and what is made of bytes that are no bundle.
 #![cfg(feature = "write")]
 
+use proptest::prelude::*;
 use strandline_bundle::{Bundle, BundleError, Entry, EntryError, Kind, write};
 
 const KERNEL: Entry<'static> = Entry { kind: Kind::Kernel, arguments: "memory=64M", data: b"kernel" };
@@ -12,15 +13,19 @@ fn bundle() -> Vec<u8> {
 
 /// With other bytes at `at`, and the checksum that goes with them.
 fn forged(at: usize, bytes: &[u8]) -> Vec<u8> {
-    use siphasher::sip128::{Hasher128 as _, SipHasher13};
-    use std::hash::Hasher as _;
     let mut forged = bundle();
     forged[at..at + bytes.len()].copy_from_slice(bytes);
+    with_checksum(forged)
+}
+
+fn with_checksum(mut bundle: Vec<u8>) -> Vec<u8> {
+    use siphasher::sip128::{Hasher128 as _, SipHasher13};
+    use std::hash::Hasher as _;
     let mut hasher = SipHasher13::new_with_keys(0, 0);
-    hasher.write(&forged[..24]);
-    hasher.write(&forged[40..]);
-    forged[24..40].copy_from_slice(&hasher.finish128().as_bytes());
-    forged
+    hasher.write(&bundle[..24]);
+    hasher.write(&bundle[40..]);
+    bundle[24..40].copy_from_slice(&hasher.finish128().as_bytes());
+    bundle
 }
 
 #[test]
@@ -114,4 +119,35 @@ fn refusals_are_lines_that_can_be_acted_on() {
         "is cut short: it has 9 bytes, 4 of them were loaded"
     );
     assert_eq!(line(BundleError::Entry(3, EntryError::Kind(7))), "entry 3 is of unknown kind 7");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_are_read_astray(bytes in proptest::collection::vec(any::<u8>(), 0..200), magic: bool) {
+        let mut bytes = bytes;
+        if let (true, Some(start)) = (magic, bytes.first_chunk_mut()) {
+            *start = *b"STRB\x89\r\n\n";
+        }
+        prop_assert!(Bundle::read(&bytes).is_err());
+    }
+
+    #[test]
+    fn entries_of_forged_numbers_lie_inside_or_are_refused(
+        changes in proptest::collection::vec((8_usize..0x68, any::<u8>()), 1..6),
+        small: bool,
+    ) {
+        let mut forged = bundle();
+        for (at, byte) in changes {
+            // The checksum's own place is put right below.
+            forged[at] = if small { byte % 4 } else { byte };
+        }
+        let forged = with_checksum(forged);
+        if let Ok(read) = Bundle::read(&forged) {
+            let inside = forged.as_ptr_range();
+            for entry in read.entries() {
+                prop_assert!(inside.contains(&entry.data.as_ptr()) && !entry.data.is_empty());
+                prop_assert!(entry.data.as_ptr_range().end <= inside.end);
+            }
+        }
+    }
 }

@@ -3,12 +3,10 @@
 // Entered with x0 = device tree, MMU and data caches off, at any page-aligned address, at EL2 (or EL1, which Rust then
 // reports). Nothing of Rust may run before the image is relocated and .bss is zero; no atomic read-modify-write may
 // run before the MMU is on.
-//
-// This lies in the page of the headers, which UEFI firmware may map without the right to execute it: it is run with the
-// MMU off only.
 
-.section .head.entry, "ax"
+.section .text.entry, "ax"
 // As a boot loader enters. Clobbers everything but x0.
+.global image_entry
 image_entry:
     mov     x1, xzr
 // The same with x1 = what UEFI firmware said (efi/handover.rs), or 0.

@@ -2,7 +2,7 @@
 // the DOS header of an EFI application, whose two fields, "MZ" and the offset of the PE header, lie where an Image has
 // an instruction of no effect and a reserved word.
 
-.section .head.header, "ax"
+.section .head, "ax"
 .global image_header
 image_header:
     // Its encoding begins with "MZ"; it changes flags that nobody reads.

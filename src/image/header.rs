@@ -8,7 +8,7 @@ const IMAGE_FLAGS: u64 = 0b01 << 1 | 1 << 3;
 /// Offset from a multiple of 2 MiB at which the image wants to be loaded.
 const IMAGE_TEXT_OFFSET: u64 = 0;
 
-/// Bytes of the file, and of memory, in front of the first section; entry code and vectors share them.
+/// Bytes of the file, and of memory, in front of the first section.
 const HEADER_BYTES: u32 = 0x1000;
 /// IMAGE_FILE_MACHINE_ARM64.
 const PE_MACHINE: u16 = 0xaa64;

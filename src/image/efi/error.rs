@@ -34,7 +34,8 @@ impl EfiError {
             Self::NotEl2 | Self::NoTree => Status::UNSUPPORTED,
             Self::BadTree | Self::EmptyBundle => Status::LOAD_ERROR,
             Self::NoVolume(status) | Self::NoBundle(status) | Self::Read(status) | Self::Exit(status) => {
-                status
+                // Firmware that says that all is well and gives nothing is no success.
+                if status.is_error() { status } else { Status::LOAD_ERROR }
             }
             Self::NoMemory(_) => Status::OUT_OF_RESOURCES,
         }
@@ -111,6 +112,8 @@ mod tests {
             EfiError::BadTree,
             EfiError::NoVolume(device_error),
             EfiError::NoBundle(device_error),
+            EfiError::NoVolume(Status::SUCCESS),
+            EfiError::NoBundle(Status::SUCCESS),
             EfiError::Read(device_error),
             EfiError::EmptyBundle,
             EfiError::NoMemory(1),

@@ -133,7 +133,7 @@ impl<'a> Firmware<'a> {
         let mut look = MapLook::default();
         // Too small on purpose: the firmware says how much is needed.
         let _too_small = self.memory_map(&mut [], &mut look);
-        let slack = MAP_SLACK.saturating_mul(look.stride);
+        let slack = MAP_SLACK.saturating_mul(look.stride.max(size_of::<MemoryDescriptor>()));
         let memory = self.allocate(look.bytes.saturating_add(slack))?;
         let mut status = Status::ABORTED;
         for _ in 0..EXIT_TRIES {

@@ -1,6 +1,7 @@
 //! Trees as boot loaders make them, made here with `dtoolkit`'s model, and what is read from them.
 
 mod broken;
+mod bundle;
 mod right;
 mod wrong;
 

@@ -33,7 +33,13 @@ impl Machine {
     /// With an image that the emulator itself jumps to, and a bundle.
     #[must_use]
     pub fn direct(image: &Path, bundle: &Path) -> Self {
-        Self::new().with(&["-kernel", &image.display().to_string(), "-initrd", &bundle.display().to_string()])
+        Self::kernel(image).with(&["-initrd", &bundle.display().to_string()])
+    }
+
+    /// With a file that the emulator itself jumps to, and nothing else.
+    #[must_use]
+    pub fn kernel(file: &Path) -> Self {
+        Self::new().with(&["-kernel", &file.display().to_string()])
     }
 
     /// With U-Boot.

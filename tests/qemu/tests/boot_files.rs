@@ -2,10 +2,12 @@
 //! by a loader that knows Linux alone.
 
 use std::fs;
+use std::process::Command;
 
 use qemu_tests::card::{Card, bundle, file, script};
 use qemu_tests::machine::Machine;
-use qemu_tests::{Outcome, ScratchFile, built};
+use qemu_tests::tree::Tree;
+use qemu_tests::{Boot, Outcome, ScratchFile, built, root};
 
 const BOARD: &str = "qemu-virt";
 
@@ -69,6 +71,49 @@ fn uefi_on_cores_of_another_kind_boots_to_the_end() {
 }
 
 #[test]
+fn firmware_that_leaves_the_host_extensions_on_is_no_obstacle() {
+    // x0 = the tree, HCR_EL2 = E2H, RW and TGE, and a jump to the image.
+    let code: Vec<u8> = [
+        0xd2a8_0000_u32, // movz x0, #0x4000, lsl #16
+        0xd2b1_0001,     // movz x1, #0x8800, lsl #16
+        0xf2c0_0081,     // movk x1, #4, lsl #32
+        0xd51c_1101,     // msr hcr_el2, x1
+        0xd503_3fdf,     // isb
+        0xd2a8_0402,     // movz x2, #0x4020, lsl #16
+        0xd61f_0040,     // br x2
+    ]
+    .iter()
+    .flat_map(|word| word.to_le_bytes())
+    .collect();
+    let stub = ScratchFile::with("elf", &qemu_tests::elf::executable(&code, 0x5000_0000, 0));
+    let image =
+        format!("loader,addr=0x40200000,force-raw=on,file={}", file(BOARD, "strandline.img").display());
+    // Behind an ELF file the emulator tells of no initial ramdisk.
+    let guest = format!(
+        "guest-loader,addr=0x60000000,kernel={},bootargs=memory=32M -- case=smc",
+        built("cases.img").display()
+    );
+    let machine = Machine::kernel(stub.path()).with(&["-device", &image, "-device", &guest]);
+    short_case_passes(machine.run());
+}
+
+#[test]
+fn device_tree_on_the_card_goes_before_u_boots_own() {
+    // The emulated board's U-Boot has no address for it.
+    let commands = fs::read_to_string(root().join("boards/boot.cmd")).expect("it is there");
+    let commands = ScratchFile::with("cmd", format!("setenv fdt_addr_r 0x48000000\n{commands}").as_bytes());
+    let script = ScratchFile::new("scr");
+    let made = Command::new("mkimage")
+        .args(["-A", "arm64", "-O", "linux", "-T", "script", "-C", "none", "-d"])
+        .args([commands.path(), script.path()])
+        .output();
+    assert!(made.expect("it is installed (scripts/setup card)").status.success());
+    let tree = Tree::of(Boot::case("smc", "")).without("/smmuv3@9050000").file();
+    let card = Card::of(BOARD).with("boot.scr", script.path()).with("strandline.dtb", tree.path());
+    let _ = Machine::uboot().card(card.path()).run().failure("device tree: no SMMUv3");
+}
+
+#[test]
 fn bundle_with_several_vms_and_a_ramdisk_starts_them_in_order() {
     let cases = fs::read(built("cases.img")).expect("it was built");
     let entry = |kind, arguments, data| strandline_bundle::Entry { kind, arguments, data };
@@ -88,11 +133,13 @@ fn bundle_with_several_vms_and_a_ramdisk_starts_them_in_order() {
 fn every_board_has_its_files_and_its_card_has_them_too() {
     let boards = script("image", &["--list"]);
     let boards = String::from_utf8(boards.stdout).expect("names of folders");
-    assert!(boards.lines().any(|board| board == "rk3588"), "{boards}");
+    let folders = fs::read_dir(root().join("boards")).expect("it is there").flatten();
+    let folders = folders.filter(|entry| entry.path().is_dir()).count();
+    assert_eq!(boards.lines().count(), folders, "every folder of boards/ has a boot.conf: {boards}");
     for board in boards.lines() {
         let sums = file(board, "SHA256SUMS");
         let folder = sums.parent().expect("it lies in a folder");
-        let checked = std::process::Command::new("sha256sum")
+        let checked = Command::new("sha256sum")
             .args(["--check", "--strict", "--quiet", "SHA256SUMS"])
             .current_dir(folder)
             .status();
@@ -110,10 +157,25 @@ fn every_board_has_its_files_and_its_card_has_them_too() {
 }
 
 #[test]
-fn every_boards_bundle_boots_to_the_end_of_the_demo() {
+fn firmware_goes_on_the_card_where_the_board_starts_from() {
+    let folder = ScratchFile::new("folder");
+    let firmware = ScratchFile::with("firmware", &[0xa5; 1000]);
+    let options = ["rk3588", "--firmware", &firmware.name(), "--output", &folder.name()];
+    let output = script("image", &options);
+    let card = fs::read(folder.path().join("card.img"));
+    let mine = fs::remove_dir_all(folder.path());
+    assert!(output.status.success() && mine.is_ok(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Sector 64; the partition begins at 16 MiB and is as it always is.
+    let card = card.expect("it was made");
+    assert!(card[0x8000..0x8000 + 1000].iter().all(|byte| *byte == 0xa5));
+    assert!(card[0x8000 + 1000..16 << 20].iter().all(|byte| *byte == 0), "nothing else lies in front");
+    assert_eq!(card[(16 << 20) + 510..(16 << 20) + 512], [0x55, 0xaa]);
+}
+
+#[test]
+fn every_other_boards_card_boots_on_the_emulated_board_too() {
     let boards = script("image", &["--list"]);
     for board in String::from_utf8(boards.stdout).expect("names of folders").lines().filter(|b| *b != BOARD) {
-        let machine = Machine::direct(&file(board, "strandline.img"), &file(board, "strandline.bundle"));
-        demo_passes(machine.with(&["-m", "3G"]).run());
+        demo_passes(Machine::uboot().card(&file(board, "card.img")).run());
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use qemu_tests::card::{file, script};
+use qemu_tests::emulator::skipped;
 use qemu_tests::{ScratchFile, root};
 
 const BOARD: &str = "qemu-virt";
@@ -65,6 +66,38 @@ fn dry_run_writes_nothing() {
     let output = script("flash", &[BOARD, &medium.name(), "--dry-run", "--yes"]);
     assert!(output.status.success() && said(&output).contains("dry run"), "{}", said(&output));
     assert!(fs::read(medium.path()).expect("it is there").iter().all(|byte| *byte == 0x5a));
+}
+
+/// A block device that is a file, as long as it is used.
+struct Loop(String);
+
+impl Loop {
+    /// Says why the test is skipped where there can be none: it takes rights.
+    fn of(file: &ScratchFile) -> Option<Self> {
+        let output = Command::new("losetup").args(["--find", "--show", &file.name()]).output();
+        let name = output.map_err(|error| error.to_string()).and_then(|output| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
+            if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        });
+        name.map(Self).map_err(|why| skipped(&format!("no loop device: {why}"))).ok()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // One that is left behind is a device nobody uses.
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[test]
+fn loop_device_is_written_as_a_card_would_be() {
+    let medium = medium();
+    let Some(device) = Loop::of(&medium) else { return };
+    let output = script("flash", &[BOARD, &device.0, "--yes"]);
+    assert!(output.status.success() && said(&output).contains("read back"), "{}", said(&output));
+    drop(device);
+    assert!(fs::read(medium.path()).expect("it is there")[..card().len()] == card());
 }
 
 #[test]
