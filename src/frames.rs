@@ -1,9 +1,12 @@
-//! Table frames: the trait through which the library takes memory, and a frame pool on `buddy_system_allocator`.
+//! Table frames: the trait through which the library takes memory, and (feature `pool`) a frame pool on
+//! `buddy_system_allocator`.
 
+#[cfg(feature = "pool")]
 mod pool;
 
 use core::fmt;
 
+#[cfg(feature = "pool")]
 pub use pool::{AddError, FramePool, PoolStats};
 
 use crate::addr::{PAGE_BYTES, Pa};

@@ -16,6 +16,7 @@ mod fake;
 pub mod frames;
 #[forbid(unsafe_code)]
 pub mod hw;
+#[cfg(feature = "hypercall")]
 #[forbid(unsafe_code)]
 pub mod hypercall;
 #[doc(hidden)]
@@ -24,5 +25,6 @@ pub mod sabotage;
 pub mod smmu;
 #[forbid(unsafe_code)]
 pub mod stage2;
+#[cfg(feature = "hypercall")]
 #[forbid(unsafe_code)]
 pub mod vm;

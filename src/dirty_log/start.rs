@@ -2,10 +2,10 @@
 
 use strandline_abi::{CpuTier, DmaTier, Tiers};
 
-use super::digest::{self, DigestKey, Digests};
+use super::digest::{self, Digests};
 use super::{
-    Counting, DirtyLog, Ledger, LogError, On, Phase, Preparing, Progress, STEP_PAGES, STEP_PAGES_DIGEST,
-    Splitting, Stage, Starting, Stopping,
+    Counting, DigestKey, DirtyLog, Ledger, LogError, On, Phase, Preparing, Progress, STEP_PAGES,
+    STEP_PAGES_DIGEST, Splitting, Stage, Starting, Stopping,
 };
 use crate::addr::{IpaRange, PAGE_SHIFT, PageSize};
 use crate::address_space::{AddressSpace, DmaView, MAX_DMA_VIEWS};
