@@ -41,7 +41,7 @@ impl Reach {
     }
 
     /// Whether it is in the DMA views.
-    const fn devices(self) -> bool {
+    pub(crate) const fn devices(self) -> bool {
         !matches!(self, Self::CpuDevice)
     }
 
@@ -339,6 +339,16 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             Some(changing) if changing.overlaps(range) => Err(SpaceError::Changing(range)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a start or stop of a log is under way.
+    pub(crate) const fn is_changing(&self) -> bool {
+        self.changing.is_some()
+    }
+
+    /// What is mapped.
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.regions.iter().flatten()
     }
 
     /// Checks that nobody who will reach `region` reaches another mapping there.

@@ -9,13 +9,13 @@ use core::fmt;
 #[cfg(feature = "pool")]
 pub use pool::{AddError, FramePool, PoolStats};
 
-use crate::addr::{PAGE_BYTES, Pa};
+use crate::addr::{PAGE_BYTES, PAGE_SHIFT, Pa};
 
 /// `2^order` contiguous 4 KiB frames, aligned to their size, owned by whoever holds this value.
 ///
 /// It is neither `Copy` nor `Clone`: a block is given back once. A block that has been linked into a live
 /// structure is handed over to that structure ([`FrameBlock::into_pa`]) and taken back from it when no walker can
-/// reach it any more ([`FrameBlock::from_pa`]).
+/// reach it any more.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a frame block that is dropped is lost; give it back with Frames::free"]
 pub struct FrameBlock {
@@ -23,7 +23,64 @@ pub struct FrameBlock {
     order: u32,
 }
 
+/// Why memory is no block of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadFrame {
+    /// The address is not a multiple of the block's size.
+    Unaligned {
+        /// The address.
+        pa: Pa,
+        /// The block's size in bytes.
+        bytes: u64,
+    },
+    /// Some of it lies beyond the 48 bits of address that a descriptor holds (Arm ARM D8.3).
+    OutOfRange {
+        /// The address.
+        pa: Pa,
+        /// The block's size in bytes.
+        bytes: u64,
+    },
+    /// No block has this order.
+    Order(u32),
+}
+
+impl fmt::Display for BadFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unaligned { pa, bytes } => {
+                write!(f, "a frame block of {bytes:#x} bytes is not aligned: {pa}")
+            }
+            Self::OutOfRange { pa, bytes } => {
+                write!(f, "a frame block of {bytes:#x} bytes at {pa} lies beyond 48 address bits")
+            }
+            Self::Order(order) => write!(f, "no frame block has 2^{order} frames"),
+        }
+    }
+}
+
+/// `log2` of the first physical address that no descriptor holds.
+const ADDRESS_BITS: u32 = 48;
+
 impl FrameBlock {
+    /// `2^order` frames at `pa`, for implementors of [`Frames`]: memory that is theirs to give away.
+    ///
+    /// # Errors
+    /// It is not aligned to its size, or not all of it has an address that descriptors hold.
+    pub const fn new(pa: Pa, order: u32) -> Result<Self, BadFrame> {
+        if order >= ADDRESS_BITS - PAGE_SHIFT {
+            return Err(BadFrame::Order(order));
+        }
+        let bytes = PAGE_BYTES << order;
+        if !pa.is_aligned(bytes) {
+            return Err(BadFrame::Unaligned { pa, bytes });
+        }
+        // Aligned to its size, it lies on one side of a power of two that is larger.
+        if pa.0 >> ADDRESS_BITS != 0 {
+            return Err(BadFrame::OutOfRange { pa, bytes });
+        }
+        Ok(Self { pa, order })
+    }
+
     /// Hands ownership to the structure the block is linked into.
     #[must_use]
     pub fn into_pa(self) -> Pa {
@@ -31,7 +88,7 @@ impl FrameBlock {
     }
 
     /// Takes back a block of `2^order` frames at `pa` that [`FrameBlock::into_pa`] gave away.
-    pub const fn from_pa(pa: Pa, order: u32) -> Self {
+    pub(crate) const fn from_pa(pa: Pa, order: u32) -> Self {
         Self { pa, order }
     }
 
@@ -110,9 +167,19 @@ impl fmt::Display for OutOfFrames {
     }
 }
 
-/// A source of physical memory in 4 KiB frames. What it hands out has arbitrary contents.
+/// A source of physical memory in 4 KiB frames. What it hands out has arbitrary contents: nothing need be zeroed.
 ///
 /// All methods take `&self`: frames are shared by the VMs of a machine, an implementation locks.
+///
+/// What the library counts on:
+/// 1. A frame is handed out once, until it is given back, and nobody else uses it meanwhile. Tables and queues are made
+///    of them: a frame that two owners have loses isolation, not a log alone. [`crate::check::platform`] finds the
+///    plain cases.
+/// 2. [`Memory::words`](crate::hw::Memory::words) reaches all that is handed out.
+/// 3. It lies where all walkers reach it: below the CPU's and each SMMU's output size. The SMMU driver checks what it takes
+///    itself, and [`FrameBlock::new`] that no address has more than 48 bits.
+/// 4. What was reserved can be taken: [`Frames::take`] gives `None` only where the reservation is used up. Nothing is
+///    undone where it does before: the change under way fails.
 pub trait Frames {
     /// Takes `2^order` contiguous frames, aligned to their size. Frames set aside by others are never handed out.
     fn alloc(&self, order: u32) -> Option<FrameBlock>;
@@ -134,4 +201,29 @@ pub trait Frames {
 
     /// How many frames are free and not set aside.
     fn free_frames(&self) -> usize;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn a_block_is_aligned_to_its_size_and_within_48_bits() {
+        assert!(FrameBlock::new(Pa(0x1000), 0).is_ok());
+        assert!(FrameBlock::new(Pa(0xffff_ffff_f000), 0).is_ok());
+        assert!(FrameBlock::new(Pa(0x8000), 3).is_ok());
+        let unaligned = |pa, bytes| Err(BadFrame::Unaligned { pa, bytes });
+        assert_eq!(FrameBlock::new(Pa(0x1800), 0), unaligned(Pa(0x1800), 0x1000));
+        assert_eq!(FrameBlock::new(Pa(0x3000), 1), unaligned(Pa(0x3000), 0x2000));
+        let (pa, bytes) = (Pa(1 << 48), 0x1000);
+        assert_eq!(FrameBlock::new(pa, 0), Err(BadFrame::OutOfRange { pa, bytes }));
+        assert_eq!(
+            [36, u32::MAX].map(|order| FrameBlock::new(Pa(0), order).unwrap_err()),
+            [36, u32::MAX].map(BadFrame::Order)
+        );
+        let message = BadFrame::Unaligned { pa: Pa(0x3000), bytes: 0x2000 }.to_string();
+        assert_eq!(message, "a frame block of 0x2000 bytes is not aligned: 0x3000");
+    }
 }

@@ -179,13 +179,24 @@ pub trait Platform: Memory + Frames + Cpu {}
 
 impl<T: Memory + Frames + Cpu> Platform for T {}
 
+/// Polls during which a clock has to move, or it is taken to stand still: a poll reads a register, which takes a tenth of a
+/// microsecond at the very least.
+const POLLS_OF_A_CLOCK: u32 = 1 << 24;
+
 /// Polls `done` until it is true or `limit_us` microseconds have passed, and says whether it came true. `done` is
 /// asked at least once after the time is up, so that a CPU that was away for long does not report a time-out that
-/// was none.
-pub fn wait_until(cpu: &impl Cpu, limit_us: u64, mut done: impl FnMut() -> bool) -> bool {
+/// was none. A clock that stands still ends it too.
+pub(crate) fn wait_until(cpu: &impl Cpu, limit_us: u64, done: impl FnMut() -> bool) -> bool {
+    wait_by_polls(cpu, limit_us, POLLS_OF_A_CLOCK, done)
+}
+
+fn wait_by_polls(cpu: &impl Cpu, limit_us: u64, most: u32, mut done: impl FnMut() -> bool) -> bool {
     let start = cpu.now_us();
+    let (mut moved, mut polls) = (start, 0);
     loop {
-        let expired = cpu.now_us().saturating_sub(start) >= limit_us;
+        let now = cpu.now_us();
+        (moved, polls) = if now == moved { (moved, polls + 1) } else { (now, 0) };
+        let expired = now.saturating_sub(start) >= limit_us || polls >= most;
         if done() {
             return true;
         }
@@ -318,5 +329,48 @@ impl fmt::Display for DmaTlbError {
             Self::Timeout => f.write_str("the SMMU did not complete a CMD_SYNC in time"),
             Self::Command(code) => write!(f, "the SMMU refused a command (CERROR {code:#x})"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    #[test]
+    fn a_wait_ends_where_the_clock_stands_still() {
+        /// A CPU whose clock never moves.
+        struct Standing(Fake);
+        impl Cpu for Standing {
+            fn barrier(&self, _: Barrier) {}
+            fn tlbi(&self, _: Vttbr, _: Tlbi) {}
+            fn clean_to_poc(&self, _: Pa, _: u64) {}
+            fn invalidate_from_poc(&self, _: Pa, _: u64) {}
+            fn hold(&self, _: Vttbr) -> Result<(), HoldTimeout> {
+                Ok(())
+            }
+            fn release(&self, _: Vttbr) {}
+            fn now_us(&self) -> u64 {
+                self.0.now_us()
+            }
+            fn relax(&self) {}
+        }
+        let mut polls = 0;
+        let done = wait_by_polls(&Standing(Fake::new(0)), 1_000_000, 100, || {
+            polls += 1;
+            false
+        });
+        assert_eq!((done, polls), (false, 100));
+    }
+
+    #[test]
+    fn a_wait_of_a_clock_that_moves_ends_by_time_alone() {
+        let mut polls = 0;
+        // Fake time moves by a microsecond a poll.
+        let done = wait_by_polls(&Fake::new(0), 1000, 10, || {
+            polls += 1;
+            false
+        });
+        assert_eq!((done, polls), (false, 1001));
     }
 }

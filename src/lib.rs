@@ -10,15 +10,20 @@ pub mod addr;
 #[forbid(unsafe_code)]
 pub mod address_space;
 #[forbid(unsafe_code)]
+pub mod check;
+#[forbid(unsafe_code)]
 pub mod dirty_log;
 #[cfg(test)]
 mod fake;
 pub mod frames;
 #[forbid(unsafe_code)]
+pub mod guest;
+#[forbid(unsafe_code)]
 pub mod hw;
 #[cfg(feature = "hypercall")]
 #[forbid(unsafe_code)]
 pub mod hypercall;
+pub mod mmio;
 #[doc(hidden)]
 pub mod sabotage;
 #[forbid(unsafe_code)]

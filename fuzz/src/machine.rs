@@ -174,7 +174,7 @@ impl Frames for Machine {
             |first: usize| free.get(first..first + count).is_some_and(|run| run.iter().all(|f| *f));
         let first = (0..free.len()).step_by(count).find(|first| all_free(*first))?;
         free[first..first + count].fill(false);
-        Some(FrameBlock::from_pa(Pa(FRAMES + first as u64 * PAGE_BYTES), order))
+        FrameBlock::new(Pa(FRAMES + first as u64 * PAGE_BYTES), order).ok()
     }
 
     fn free(&self, block: FrameBlock) {

@@ -46,7 +46,7 @@ impl Pool {
             self.free[first..first + count].fill(false);
             first
         };
-        Some(FrameBlock::from_pa(Pa(POOL + first as u64 * FRAME), order))
+        FrameBlock::new(Pa(POOL + first as u64 * FRAME), order).ok()
     }
 
     pub fn reserve(&mut self, count: usize) -> Result<FrameReserve, OutOfFrames> {
@@ -64,7 +64,7 @@ impl Pool {
         }
         self.reserved -= 1;
         let frame = self.one()?;
-        Some(FrameBlock::from_pa(Pa(POOL + frame as u64 * FRAME), 0))
+        FrameBlock::new(Pa(POOL + frame as u64 * FRAME), 0).ok()
     }
 
     pub fn unreserve(&mut self, reserve: &FrameReserve) {

@@ -18,7 +18,8 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use strandline_abi::{CpuTier, KeySource, LogState, Tiers};
+/// What a log says of itself, as `strandline-abi` defines it for guests too.
+pub use strandline_abi::{CpuTier, DmaTier, Flags, KeySource, LogSource, LogState, Tiers};
 
 pub use attach::{AttachError, Weakening};
 pub use bitmap::Bitmap;

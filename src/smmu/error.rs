@@ -141,6 +141,14 @@ pub enum SmmuError {
         /// `log2` of the frames needed.
         order: u32,
     },
+    /// The frames that were to be had are smaller than was asked for, or lie beyond the SMMU's output size; nothing was
+    /// changed.
+    FrameOutOfReach {
+        /// Where they are.
+        pa: Pa,
+        /// The SMMU's output size in bits.
+        bits: u32,
+    },
     /// The StreamID is beyond the stream table.
     StreamOutOfRange {
         /// The StreamID.
@@ -175,6 +183,12 @@ impl fmt::Display for SmmuError {
             }
             Self::OutOfFrames { order } => {
                 write!(f, "no {} contiguous frames are free for an SMMU table or queue", 1u64 << order)
+            }
+            Self::FrameOutOfReach { pa, bits } => {
+                write!(
+                    f,
+                    "the frames at {pa} are too small, or beyond the {bits} bits that the SMMU addresses"
+                )
             }
             Self::StreamOutOfRange { stream, bits } => {
                 write!(f, "stream {stream} is beyond the {bits} bits of the stream table")

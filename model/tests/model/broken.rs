@@ -227,7 +227,7 @@ impl Frames for Broken<'_> {
     frames_of_machine!();
 
     fn free(&self, block: FrameBlock) {
-        let again = FrameBlock::from_pa(block.pa(), block.order());
+        let again = FrameBlock::new(block.pa(), block.order()).expect("it is one");
         self.machine.free(block);
         if self.fault == Fault::DoubleFree && self.phase.get() == Phase::Stop {
             self.machine.free(again);

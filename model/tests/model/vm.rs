@@ -5,7 +5,7 @@ use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
 use strandline::dirty_log::{DigestKey, DirtyLog, Progress, Request, Statistics};
 use strandline::hw::{Barrier, DmaTlb, Platform, Tlbi};
-use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config, ViewSte};
+use strandline::smmu::{Options, Registers, Smmu, Stage2Config, ViewSte};
 use strandline::stage2::{DmaWalker, Format};
 use strandline_abi::{CpuTier, DmaTier, Flags};
 use strandline_model::{Machine, Report, Source, Window};
@@ -104,17 +104,8 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
 
     /// The STE of the DMA view.
     pub fn ste(&self) -> ViewSte {
-        let tree = &self.space.dma_views().next().expect("one DMA view").view.tree;
-        let hardware_update = if self.plan.tier == DmaTier::Hardware { Httu::Dirty } else { Httu::None };
-        let config = Stage2Config {
-            vmid: self.vmid,
-            root: tree.root(),
-            ipa_bits: u32::from(tree.format().ipa_bits()),
-            start_level: tree.format().start_level(),
-            output_bits: 48,
-            hardware_update,
-        };
-        self.smmu.view(&config).expect("an STE")
+        let dma = self.space.dma_views().next().expect("one DMA view");
+        self.smmu.view(&Stage2Config::of(dma)).expect("an STE")
     }
 
     fn run(&self) {
