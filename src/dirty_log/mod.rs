@@ -210,7 +210,7 @@ impl DirtyLog {
         self
     }
 
-    /// The same, knowing what digests cost here ([`DigestCost::measure`]).
+    /// The same, knowing what digests cost here (measured by `DigestCost::measure`, with the feature `digest`).
     #[must_use]
     pub const fn with_digest_cost(mut self, cost: DigestCost) -> Self {
         self.digest_cost = cost;
