@@ -61,6 +61,25 @@ build_guest() {
     esac
 }
 
+# The example of an embedder, from the library as it is packaged: of this tree it has its own few sources, and nothing else.
+build_embedding() {
+    local work=$root/target/packaged target_dir=$root/target/embedding package
+    rm -rf "$work" "$root/target/package"
+    mkdir -p "$work" "$out"
+    (cd "$root" && quietly timeout 300 cargo package --locked --allow-dirty --no-verify \
+        --package strandline-abi --package strandline) || die "packaging the library failed"
+    for package in "$root"/target/package/*.crate; do tar -x -f "$package" -C "$work"; done
+    cp -r "$root/examples/embedding" "$work"
+    # What a registry would do: the library's directory, and where its own dependency on the other package is.
+    sed -i "s|path = \"../..\"|path = \"$(cd "$work/embedding" && echo ../strandline-[0-9]*)\"|" "$work/embedding/Cargo.toml"
+    ! grep -q '"\.\./\.\."' "$work/embedding/Cargo.toml" || die "the example does not use the packaged library"
+    printf '\n[patch.crates-io]\nstrandline-abi = { path = "%s" }\n' "$(cd "$work/embedding" && echo ../strandline-abi-*)" \
+        >>"$work/embedding/Cargo.toml"
+    (cd "$work/embedding" && CARGO_TARGET_DIR=$target_dir quietly timeout 600 cargo build --release --target "$target") ||
+        die "building the example from the packages failed"
+    cp "$target_dir/$target/release/embedding" "$out/embedding.elf"
+}
+
 # The guest in C, from the C header alone. Without an MMU all memory is device memory: no unaligned accesses.
 build_c_probe() {
     local compiler=aarch64-linux-gnu-gcc

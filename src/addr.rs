@@ -116,6 +116,18 @@ pub enum RangeError {
     Wraps(u64),
 }
 
+impl fmt::Display for RangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unaligned(value) => write!(f, "{value:#x} is not a multiple of {PAGE_BYTES:#x}"),
+            Self::Empty => f.write_str("a range of no bytes"),
+            Self::Wraps(bytes) => {
+                write!(f, "a range of {bytes:#x} bytes passes the end of the address space")
+            }
+        }
+    }
+}
+
 impl IpaRange {
     /// The range of `bytes` from `start`.
     ///

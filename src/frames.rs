@@ -9,6 +9,8 @@ use core::fmt;
 #[cfg(feature = "pool")]
 pub use pool::{AddError, FramePool, PoolStats};
 
+use spin::Mutex;
+
 use crate::addr::{PAGE_BYTES, PAGE_SHIFT, Pa};
 
 /// `2^order` contiguous 4 KiB frames, aligned to their size, owned by whoever holds this value.
@@ -203,11 +205,127 @@ pub trait Frames {
     fn free_frames(&self) -> usize;
 }
 
+/// A plain source of frames: blocks out, blocks in. [`Frames`] follows from it, reservations and all.
+///
+/// Who has reservations of his own implements [`Frames`] instead.
+pub trait FrameSource {
+    /// Takes `2^order` contiguous free frames, aligned to their size.
+    fn take_block(&self, order: u32) -> Option<FrameBlock>;
+
+    /// Gives a block back, of any order.
+    fn give_back(&self, block: FrameBlock);
+
+    /// How many frames are free: so many blocks of order 0 can be taken.
+    fn free_blocks(&self) -> usize;
+
+    /// Where what is set aside is counted: a field of its own, which starts as [`Reserved::none`].
+    fn reserved(&self) -> &Reserved;
+}
+
+/// How many frames of a [`FrameSource`] are set aside. It is also the lock of the source's alloc and reserve.
+#[derive(Debug, Default)]
+pub struct Reserved(Mutex<usize>);
+
+impl Reserved {
+    /// None are.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(Mutex::new(0))
+    }
+}
+
+impl<S: FrameSource> Frames for S {
+    fn alloc(&self, order: u32) -> Option<FrameBlock> {
+        let reserved = self.reserved().0.lock();
+        let frames = 1_usize.checked_shl(order)?;
+        if self.free_blocks().saturating_sub(*reserved) < frames {
+            return None;
+        }
+        self.take_block(order)
+    }
+
+    fn free(&self, block: FrameBlock) {
+        let _reserved = self.reserved().0.lock();
+        self.give_back(block);
+    }
+
+    fn reserve(&self, count: usize) -> Result<FrameReserve, OutOfFrames> {
+        let mut reserved = self.reserved().0.lock();
+        let free = self.free_blocks().saturating_sub(*reserved);
+        if free < count {
+            return Err(OutOfFrames { needed: count, free });
+        }
+        *reserved += count;
+        Ok(FrameReserve::of(count))
+    }
+
+    fn take(&self, reserve: &mut FrameReserve) -> Option<FrameBlock> {
+        if !reserve.count_down() {
+            return None;
+        }
+        let mut reserved = self.reserved().0.lock();
+        *reserved = reserved.saturating_sub(1);
+        self.take_block(0)
+    }
+
+    fn unreserve(&self, reserve: FrameReserve) {
+        let mut reserved = self.reserved().0.lock();
+        *reserved = reserved.saturating_sub(reserve.left());
+    }
+
+    fn free_frames(&self) -> usize {
+        let reserved = self.reserved().0.lock();
+        self.free_blocks().saturating_sub(*reserved)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::string::ToString;
+    use std::vec::Vec;
 
     use super::*;
+
+    /// Single frames, in a list.
+    struct List(RefCell<Vec<FrameBlock>>, Reserved);
+
+    impl FrameSource for List {
+        fn take_block(&self, order: u32) -> Option<FrameBlock> {
+            if order == 0 { self.0.borrow_mut().pop() } else { None }
+        }
+
+        fn give_back(&self, block: FrameBlock) {
+            self.0.borrow_mut().push(block);
+        }
+
+        fn free_blocks(&self) -> usize {
+            self.0.borrow().len()
+        }
+
+        fn reserved(&self) -> &Reserved {
+            &self.1
+        }
+    }
+
+    #[test]
+    fn what_a_plain_source_reserves_nobody_else_is_given() {
+        let blocks = (1..4).map(|i| FrameBlock::new(Pa(i << PAGE_SHIFT), 0).unwrap());
+        let list = List(RefCell::new(blocks.collect()), Reserved::none());
+        let mut reserve = list.reserve(2).unwrap();
+        assert_eq!((list.free_frames(), reserve.left()), (1, 2));
+        assert_eq!(list.reserve(2), Err(OutOfFrames { needed: 2, free: 1 }));
+        let third = list.alloc(0).unwrap();
+        assert_eq!((list.alloc(0), list.free_frames()), (None, 0));
+        let taken = list.take(&mut reserve).unwrap();
+        list.unreserve(reserve);
+        assert_eq!((list.free_frames(), list.alloc(1)), (1, None));
+        list.free(taken);
+        list.free(third);
+        assert_eq!(list.free_frames(), 3);
+        let mut none = FrameReserve::empty();
+        assert_eq!(list.take(&mut none), None);
+    }
 
     #[test]
     fn a_block_is_aligned_to_its_size_and_within_48_bits() {

@@ -13,6 +13,8 @@ pub mod address_space;
 pub mod check;
 #[forbid(unsafe_code)]
 pub mod dirty_log;
+#[forbid(unsafe_code)]
+mod error;
 #[cfg(test)]
 mod fake;
 pub mod frames;
@@ -33,3 +35,5 @@ pub mod stage2;
 #[cfg(feature = "hypercall")]
 #[forbid(unsafe_code)]
 pub mod vm;
+
+pub use error::Error;

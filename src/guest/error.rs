@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::addr::Pa;
+use crate::addr::{Pa, StreamId};
 use crate::address_space::SpaceError;
 use crate::dirty_log::{AttachError, DmaTier, LogError};
 use crate::smmu::SmmuError;
@@ -22,6 +22,8 @@ pub enum GuestError {
     View(AttachError),
     /// Another operation of the log is under way: try again when it has ended.
     Busy,
+    /// The device is attached to another guest.
+    NotOurs(StreamId),
     /// Memory of the guest lies beyond what this SMMU can address.
     BeyondSmmu {
         /// The first address behind that memory.
@@ -42,6 +44,7 @@ impl fmt::Display for GuestError {
             Self::Log(error) => error.fmt(f),
             Self::View(error) => error.fmt(f),
             Self::Busy => f.write_str("another operation of the log is under way"),
+            Self::NotOurs(stream) => write!(f, "stream {stream} is attached to another guest"),
             Self::BeyondSmmu { end, bits } => {
                 write!(f, "memory of the guest ends at {end}, the SMMU addresses {bits} bits")
             }

@@ -69,8 +69,8 @@ impl<P, R> fmt::Debug for Attached<'_, P, R> {
 pub struct NotDetached<'s, P, R> {
     /// The device.
     pub device: Attached<'s, P, R>,
-    /// Why; `None` where it is another guest's.
-    pub error: Option<GuestError>,
+    /// Why.
+    pub error: GuestError,
 }
 
 impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
@@ -193,14 +193,14 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
             .dma_view(view)
             .is_some_and(|dma| core::ptr::eq(dma.view.walker.tlb, smmu) && dma.view.walker.vmid == vmid);
         if !is_ours {
-            return Err(NotDetached { device, error: None });
+            return Err(NotDetached { device, error: GuestError::NotOurs(stream) });
         }
         // Before the stream is touched: a view that can't go now would be left without a device.
         if self.streams[view] == 1 && self.space.is_changing() {
-            return Err(NotDetached { device, error: Some(AttachError::Changing.into()) });
+            return Err(NotDetached { device, error: AttachError::Changing.into() });
         }
         if let Err(error) = smmu.detach(stream) {
-            return Err(NotDetached { device, error: Some(error.into()) });
+            return Err(NotDetached { device, error: error.into() });
         }
         self.streams[view] = self.streams[view].saturating_sub(1);
         if self.streams[view] == 0 {
