@@ -223,6 +223,12 @@ impl DirtyLog {
         self.digest_cost
     }
 
+    /// Whether it has a key, without which there are no digests.
+    #[must_use]
+    pub const fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Where the randomness of its key comes from.
     #[must_use]
     pub const fn key_source(&self) -> KeySource {

@@ -7,7 +7,7 @@ use crate::address_space::SpaceError;
 use crate::dirty_log::{AttachError, DmaTier, LogError};
 use crate::smmu::SmmuError;
 
-use super::Guest;
+use super::{Attached, Guest};
 
 /// Why an operation on a [`Guest`] failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,30 @@ impl From<AttachError> for GuestError {
         Self::View(error)
     }
 }
+
+/// A device that could not be detached, or is none of this guest's: it is attached as before.
+#[must_use = "the device is still attached"]
+pub struct NotDetached<'s, P, R> {
+    /// The device.
+    pub device: Attached<'s, P, R>,
+    /// Why.
+    pub error: GuestError,
+}
+
+impl<P, R> fmt::Debug for NotDetached<'_, P, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} stays: {:?}", self.device, self.error)
+    }
+}
+
+impl<P, R> fmt::Display for NotDetached<'_, P, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stream {} stays attached: {}", self.device.stream(), self.error)
+    }
+}
+
+impl<P, R> core::error::Error for NotDetached<'_, P, R> {}
+impl<P, R> core::error::Error for StillAttached<'_, P, R> {}
 
 /// A guest that can't be ended while devices may reach its memory: it comes back whole.
 #[must_use = "a guest that is dropped keeps its frames for good"]

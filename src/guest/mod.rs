@@ -19,13 +19,13 @@ use core::fmt;
 
 use spin::Mutex;
 
-pub use error::{GuestError, StillAttached};
+pub use error::{GuestError, NotDetached, StillAttached};
 
 use crate::addr::{IpaRange, Pa, StreamId, Vmid};
 use crate::address_space::{AddressSpace, MAX_DMA_VIEWS, Region};
 use crate::dirty_log::{AttachError, CpuTier, DigestKey, DirtyLog, DmaTier, KeySource, Tiers, Weakening};
 use crate::hw::{Barrier, Platform, Tlbi, Vttbr};
-use crate::smmu::{Registers, Smmu, SmmuError, Stage2Config};
+use crate::smmu::{Httu, Registers, Smmu, SmmuError, Stage2Config};
 use crate::stage2::{DmaWalker, Format};
 
 /// One guest: what its vCPUs and its devices reach, and the log of what they write.
@@ -61,16 +61,6 @@ impl<P, R> fmt::Debug for Attached<'_, P, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "stream {} in view {}", self.stream, self.view)
     }
-}
-
-/// A device that could not be detached, or is none of this guest's: it is attached as before.
-#[derive(Debug)]
-#[must_use = "the device is still attached"]
-pub struct NotDetached<'s, P, R> {
-    /// The device.
-    pub device: Attached<'s, P, R>,
-    /// Why.
-    pub error: GuestError,
 }
 
 impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
@@ -141,8 +131,21 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
         Ok(self.space.unmap(self.platform, range)?)
     }
 
+    /// The best way in which writes of a device behind `smmu` come to be known: the SMMU's dirty state, or digests where the
+    /// guest has a key, or else none. (Stalls are better than digests, but firmware has to vouch for the device.)
+    #[must_use]
+    pub fn best_tier(&self, smmu: &Smmu<'s, P, R>) -> DmaTier {
+        if smmu.features().httu >= Httu::Dirty {
+            DmaTier::Hardware
+        } else if self.log.lock().has_key() {
+            DmaTier::Digest
+        } else {
+            DmaTier::Assume
+        }
+    }
+
     /// Gives the guest the device behind `smmu` whose stream is `stream`, its writes known by `tier`
-    /// ([`Features::best_tier`](crate::smmu::Features::best_tier) says which is possible). When it returns the device reaches
+    /// ([`Guest::best_tier`] says which is possible). When it returns the device reaches
     /// the guest's memory, and nothing else. Under a log that is on it may not be of a weaker tier than what is logged.
     ///
     /// # Errors

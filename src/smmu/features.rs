@@ -3,8 +3,6 @@
 
 use core::fmt;
 
-use strandline_abi::DmaTier;
-
 use super::errata::Errata;
 use super::limits::{Ability, Limits, lower};
 use super::note::{Note, Notes};
@@ -218,19 +216,6 @@ impl Features {
             self.httu = Httu::None;
         }
         Ok(self)
-    }
-
-    /// The best way in which writes through a view of it come to be known, without stalls, which firmware has to vouch for:
-    /// its dirty state, or else digests (with the feature `digest`), or else none.
-    #[must_use]
-    pub fn best_tier(&self) -> DmaTier {
-        if self.httu >= Httu::Dirty {
-            DmaTier::Hardware
-        } else if cfg!(feature = "digest") {
-            DmaTier::Digest
-        } else {
-            DmaTier::Assume
-        }
     }
 
     /// The most bits an IPA can have: IAS of §3.4, at most 48.

@@ -33,7 +33,7 @@ pub fn tell<P: Platform, R: Registers>(
     let all = IpaRange::new(RAM, RAM_BYTES)?;
     let mut guest = Guest::new(platform, Format::SMALLEST, Vmid(1), CpuTier::Faults)?;
     guest.map(Region { range: all, pa: ram, reach: Reach::Ram })?;
-    let device = guest.attach(&smmu, stream, smmu.features().best_tier())?;
+    let device = guest.attach(&smmu, stream, guest.best_tier(&smmu))?;
 
     let tier = guest.start(all)?.dma;
     let _ = writeln!(out, "{} pages are logged, by tier '{tier}': {}", all.pages(), meaning(tier));
