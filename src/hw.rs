@@ -54,6 +54,14 @@ impl Word for AtomicU64 {
 }
 
 /// Physical memory as EL2 reaches it: the frames [`Frames`] hands out, and the RAM of guests.
+///
+/// What the library counts on, for isolation and for a log that loses nothing:
+/// 1. The same address is the same memory, for CPU, walkers and devices: there is no copy between.
+/// 2. It is mapped with the attributes that walkers use (write-back, inner shareable, where these are coherent), since
+///    atomics need that.
+/// 3. Each method of a word is one single-copy atomic access, as [`Word`] says.
+///
+/// [`crate::check::platform`] tries the first as far as frames go, and the third without another CPU.
 pub trait Memory {
     /// How a word of memory is accessed.
     type Word: Word;
@@ -132,6 +140,12 @@ pub struct Vttbr {
 }
 
 /// What the library asks of the CPU it runs on.
+///
+/// What each method carries: [`Cpu::barrier`] and [`Cpu::clean_to_poc`] isolation (what points at a table must not be seen
+/// before the table) and a log that loses nothing; [`Cpu::tlbi`] the log and the reuse of memory; [`Cpu::hold`] that no PE
+/// meets two sizes of a translation; [`Cpu::invalidate_from_poc`] event records and digests where devices are not coherent;
+/// [`Cpu::now_us`] that every wait ends. Software cannot see whether the first four do anything: a no-op passes every check
+/// and loses writes.
 pub trait Cpu {
     /// Executes `barrier`.
     fn barrier(&self, barrier: Barrier);

@@ -185,10 +185,6 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
     /// # Errors
     /// [`NotDetached`], with the device: it may still reach the guest's memory. Try again, when it is known to have stopped
     /// at the latest.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the device comes back in it, and there is no heap to put it on"
-    )]
     pub fn detach(&mut self, device: Attached<'s, P, R>) -> Result<(), NotDetached<'s, P, R>> {
         let Attached { smmu, stream, view, vmid } = device;
         let is_ours = self
