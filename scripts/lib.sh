@@ -4,6 +4,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=aarch64-unknown-none-softfloat
 out="$root/target/strandline"
 QEMU=${QEMU:-qemu-system-aarch64}
+# Firmware for QEMU's machine, as Debian installs it.
+uboot_firmware=/usr/lib/u-boot/qemu_arm64/u-boot.bin
+uefi_firmware=/usr/share/qemu-efi-aarch64/QEMU_EFI.fd
+# Tools for disks are there, and not in everybody's path.
+PATH=$PATH:/usr/sbin:/sbin
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -53,7 +58,9 @@ build() {
     objcopy -O binary "${CARGO_TARGET_DIR:-$root/target}/$target/image/$program" "$image"
 }
 
-build_strandline() { build strandline "${1:-$out/strandline.img}" --features image --bin strandline; }
+build_strandline() {
+    build strandline "${1:-$out/strandline.img}" --package strandline --features image --bin strandline
+}
 build_guest() {
     case $1 in
         c-probe) build_c_probe ;;
@@ -61,23 +68,31 @@ build_guest() {
     esac
 }
 
+# Makes a bundle: build_bundle OUTPUT {kernel|ramdisk FILE ARGUMENTS}...
+build_bundle() {
+    (cd "$root" && cargo build --quiet --locked --package strandline-bundle) || die "building mkbundle failed"
+    "${CARGO_TARGET_DIR:-$root/target}/debug/mkbundle" "$@" || die "the bundle could not be made (see above)"
+}
+
 # The example of an embedder, from the library as it is packaged: of this tree it has its own few sources, and nothing else.
 build_embedding() {
-    local work=$root/target/packaged target_dir=$root/target/embedding package
+    local work=$root/target/packaged target_dir=$root/target/embedding package packages=(strandline-abi strandline-bundle)
     rm -rf "$work" "$root/target/package"
     mkdir -p "$work" "$out"
     (cd "$root" && quietly timeout 300 cargo package --locked --allow-dirty --no-verify \
-        --package strandline-abi --package strandline) || die "packaging the library failed"
+        "${packages[@]/#/--package=}" --package=strandline) || die "packaging the library failed"
     for package in "$root"/target/package/*.crate; do tar -x -f "$package" -C "$work"; done
     cp -r "$root/examples/embedding" "$work"
-    # What a registry would do: the library's directory, and where its own dependency on the other package is.
-    sed -i "s|path = \"../..\"|path = \"$(cd "$work/embedding" && echo ../strandline-[0-9]*)\"|" "$work/embedding/Cargo.toml"
-    ! grep -q '"\.\./\.\."' "$work/embedding/Cargo.toml" || die "the example does not use the packaged library"
-    printf '\n[patch.crates-io]\nstrandline-abi = { path = "%s" }\n' "$(cd "$work/embedding" && echo ../strandline-abi-*)" \
-        >>"$work/embedding/Cargo.toml"
-    (cd "$work/embedding" && CARGO_TARGET_DIR=$target_dir quietly timeout 600 cargo build --release --target "$target") ||
+    cd "$work/embedding"
+    # What a registry would do: where the library is, and what it depends on.
+    sed -i "s|path = \"../..\"|path = \"$(echo ../strandline-[0-9]*)\"|" Cargo.toml
+    ! grep -q '"\.\./\.\."' Cargo.toml || die "the example does not use the packaged library"
+    echo '[patch.crates-io]' >>Cargo.toml
+    for package in "${packages[@]}"; do echo "$package = { path = \"$(echo ../"$package"-[0-9]*)\" }" >>Cargo.toml; done
+    CARGO_TARGET_DIR=$target_dir quietly timeout 600 cargo build --release --target "$target" ||
         die "building the example from the packages failed"
     cp "$target_dir/$target/release/embedding" "$out/embedding.elf"
+    cd "$root"
 }
 
 # The guest in C, from the C header alone. Without an MMU all memory is device memory: no unaligned accesses.

@@ -12,6 +12,7 @@ use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::dirty_log::Ledger;
 use crate::frames::{FrameReserve, OutOfFrames};
 use crate::hw::{DmaTlb, Platform, SizeChange};
+use crate::smmu::Httu;
 use crate::stage2::descriptor::Leaf;
 use crate::stage2::{
     CpuWalker, DmaWalker, Format, LeafCounts, LeafState, MapError, Mapping, Retired, Rights, Tree, View,
@@ -78,6 +79,17 @@ impl<D> DmaView<'_, D> {
     /// tiers all leaves are.
     pub(crate) const fn shows_writes(&self) -> bool {
         matches!(self.tier, DmaTier::Hardware | DmaTier::Stall)
+    }
+
+    /// What hardware updates in its tree: for the STE of each of its streams
+    /// ([`Stage2Config::hardware_update`](crate::smmu::Stage2Config::hardware_update)).
+    #[must_use]
+    pub const fn hardware_update(&self) -> Httu {
+        match self.tier {
+            DmaTier::Hardware if self.view.tree.has_table_flags() => Httu::TableAccessFlag,
+            DmaTier::Hardware => Httu::Dirty,
+            _ => Httu::None,
+        }
     }
 }
 
@@ -217,6 +229,18 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             return Err(SpaceError::Logged(ledger.range()));
         }
         self.insert_dma_view(platform, walker, tier)
+    }
+
+    /// From now on the access flags of tables, which the SMMU of DMA view `index` keeps (IDR0.HTTU = 3), say where a log
+    /// need not look. No stream uses the view yet, and [`DmaView::hardware_update`] goes into the STE of each that will:
+    /// with S2HAFT clear the log would miss writes. Without effect on a view whose tier isn't [`DmaTier::Hardware`].
+    pub fn use_table_flags<P: Platform>(&mut self, platform: &P, index: usize) {
+        if let Some(Some(dma)) = self.dma.get_mut(index)
+            && dma.tier == DmaTier::Hardware
+        {
+            let mapped = self.regions.iter().flatten().filter(|r| r.reach.devices()).map(|r| r.range);
+            dma.view.tree.use_table_flags(platform, mapped);
+        }
     }
 
     /// [`AddressSpace::add_dma_view`], whatever a log is doing.

@@ -51,6 +51,7 @@ thread_local! {
     // A word lies in a slice that the library borrows from the memory, so it can't borrow the log's owner; each
     // test runs in a thread of its own.
     static TRACE: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
+    static LOADS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Adds `event` to the log of this thread.
@@ -63,6 +64,11 @@ pub fn take_trace() -> Vec<Event> {
     TRACE.take()
 }
 
+/// How many words this thread has read since it was last asked.
+pub fn take_loads() -> u64 {
+    LOADS.take()
+}
+
 /// A word of [`Fake`] memory; every change of it is in the log.
 pub struct FakeWord {
     pa: Pa,
@@ -71,6 +77,7 @@ pub struct FakeWord {
 
 impl Word for FakeWord {
     fn load(&self) -> u64 {
+        LOADS.set(LOADS.get() + 1);
         self.value.load(Ordering::SeqCst)
     }
 
@@ -294,6 +301,8 @@ pub struct FakeTlb {
     pub silent_at: Cell<Option<u64>>,
     /// The range that was invalidated last.
     pub last_range: Cell<Option<IpaRange>>,
+    /// Table descriptors were invalidated with it.
+    pub last_with_tables: Cell<bool>,
     /// What a change of size takes, if not [`SizeChange::Direct`].
     pub size_change: Cell<Option<SizeChange>>,
     commands: Cell<CommandCounts>,
@@ -330,8 +339,9 @@ impl DmaTlb for FakeTlb {
                 record(Event::Mark("S12_VMALL + CMD_SYNC"));
                 self.count(1, 0);
             }
-            Scope::Range { range, .. } => {
+            Scope::Range { range, leaf_only } => {
                 self.last_range.set(Some(range));
+                self.last_with_tables.set(!leaf_only);
                 record(Event::Mark("S2_IPA + CMD_SYNC"));
                 self.count(0, 1);
             }

@@ -9,10 +9,11 @@ use strandline::hw::{
     Barrier, CommandCounts, Cpu, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr,
     Word as Access,
 };
+use strandline_model::Pool;
 
 const WORDS: usize = PAGE_BYTES as usize / 8;
 /// Where table frames lie.
-const FRAMES: u64 = 0x1_4000_0000;
+const FRAMES: u64 = strandline_model::Machine::FRAMES.0;
 
 /// What software has done since [`Machine::forget`].
 #[derive(Default)]
@@ -75,8 +76,7 @@ struct Area {
 pub struct Machine {
     /// The frames, then guest RAM.
     areas: Vec<Area>,
-    free: RefCell<Vec<bool>>,
-    reserved: Cell<usize>,
+    frames: RefCell<Pool>,
     seen: Rc<Seen>,
     clock_us: Cell<u64>,
     /// The next hold runs out of time.
@@ -91,8 +91,7 @@ impl Machine {
         let ram = ram.iter().map(|(start, pages)| area(start.0, *pages));
         Self {
             areas: core::iter::once(area(FRAMES, frames as u64)).chain(ram).collect(),
-            free: RefCell::new(vec![true; frames]),
-            reserved: Cell::new(0),
+            frames: RefCell::new(Pool::new(frames)),
             seen: Rc::default(),
             clock_us: Cell::new(0),
             hold_fails: Cell::new(false),
@@ -102,10 +101,10 @@ impl Machine {
     fn page(&self, pa: Pa) -> &[Word] {
         let found = self.areas.iter().enumerate().find_map(|(number, area)| {
             let index = (pa.0.checked_sub(area.start)? / PAGE_BYTES) as usize;
-            Some((number, index, area.pages.get(index)?))
+            Some((number, area.pages.get(index)?))
         });
-        let (area, index, page) = found.unwrap_or_else(|| panic!("{pa} is nobody's memory"));
-        assert!(area != 0 || !self.free.borrow()[index], "the frame at {pa} is free");
+        let (area, page) = found.unwrap_or_else(|| panic!("{pa} is nobody's memory"));
+        assert!(!self.frames.borrow().is_free(pa), "the frame at {pa} is free");
         page.get_or_init(|| {
             // What looks like descriptors that lead nowhere, in frames; nothing, in RAM.
             let garbage = |i: u64| if area == 0 { 0x0008_0bad_0000_07ff + (i << 12) } else { 0 };
@@ -165,49 +164,27 @@ impl Memory for Machine {
 
 impl Frames for Machine {
     fn alloc(&self, order: u32) -> Option<FrameBlock> {
-        let count = 1 << order;
-        if self.free_frames() < count {
-            return None;
-        }
-        let mut free = self.free.borrow_mut();
-        let all_free =
-            |first: usize| free.get(first..first + count).is_some_and(|run| run.iter().all(|f| *f));
-        let first = (0..free.len()).step_by(count).find(|first| all_free(*first))?;
-        free[first..first + count].fill(false);
-        FrameBlock::new(Pa(FRAMES + first as u64 * PAGE_BYTES), order).ok()
+        self.frames.borrow_mut().alloc(order)
     }
 
     fn free(&self, block: FrameBlock) {
-        let first = ((block.pa().0 - FRAMES) / PAGE_BYTES) as usize;
-        for frame in &mut self.free.borrow_mut()[first..][..1 << block.order()] {
-            assert!(!*frame, "{} was free already", block.pa());
-            *frame = true;
-        }
+        assert!(self.frames.borrow_mut().free(block.pa(), block.order()), "{} was free already", block.pa());
     }
 
     fn reserve(&self, count: usize) -> Result<FrameReserve, OutOfFrames> {
-        let free = self.free_frames();
-        if free < count {
-            return Err(OutOfFrames { needed: count, free });
-        }
-        self.reserved.set(self.reserved.get() + count);
-        Ok(FrameReserve::of(count))
+        self.frames.borrow_mut().reserve(count)
     }
 
     fn take(&self, reserve: &mut FrameReserve) -> Option<FrameBlock> {
-        if !reserve.count_down() {
-            return None;
-        }
-        self.reserved.set(self.reserved.get() - 1);
-        self.alloc(0)
+        self.frames.borrow_mut().take(reserve)
     }
 
     fn unreserve(&self, reserve: FrameReserve) {
-        self.reserved.set(self.reserved.get() - reserve.left());
+        self.frames.borrow_mut().unreserve(&reserve);
     }
 
     fn free_frames(&self) -> usize {
-        self.free.borrow().iter().filter(|f| **f).count() - self.reserved.get()
+        self.frames.borrow().free_frames()
     }
 }
 

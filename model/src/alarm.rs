@@ -55,6 +55,8 @@ pub enum Rule {
     TranslatedUnchecked,
     /// Hardware update was turned on where the SMMU's accesses aren't coherent, or not write-back cacheable.
     UpdateNotCoherent,
+    /// The access flags of tables were turned on where the SMMU keeps none.
+    TableFlagsReserved,
     /// Commands that such a part must not see behind each other without a CMD_SYNC.
     NoSyncBetween,
     /// A stalled transaction was tried again while the TLB entry that stalled it was left.
@@ -95,6 +97,7 @@ impl Rule {
             Self::RecordStale => "IHI 0070 §3.15",
             Self::TranslatedUnchecked => "IHI 0070 §3.9, §6.3.9",
             Self::UpdateNotCoherent => "IHI 0070 §3.15, §5.2",
+            Self::TableFlagsReserved => "IHI 0070 §5.2 (S2HAFT)",
             Self::NoSyncBetween => "Arm MMU-700 erratum 2812531",
             Self::ResumedTooEarly => "IHI 0070 §3.21.3, §4.7.1",
             Self::ResumedTwice => "IHI 0070 §4.7.1",

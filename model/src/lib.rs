@@ -36,5 +36,6 @@ pub use alarm::{Alarm, Rule};
 pub use device::{Dma, Window};
 pub use machine::{Machine, ModelWord, SmmuPort, WriteFault};
 pub use parameters::{Parameters, PeParameters, SmmuParameters};
+pub use pool::Pool;
 pub use tally::Tally;
 pub use truth::{Abort, Reason, Report, Source, Write};

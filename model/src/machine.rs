@@ -97,7 +97,8 @@ impl Machine {
         let dirty = core.parameters.pes.hafdbs;
         let (vmid, root) = (vttbr.vmid.0, vttbr.root.0);
         let (start_level, ipa_bits) = (format.start_level(), u32::from(format.ipa_bits()));
-        core.pes[pe].regime = Some(Regime { vmid, root, start_level, ipa_bits, dirty, stalls: false });
+        let (table_flags, stalls) = (false, false);
+        core.pes[pe].regime = Some(Regime { vmid, root, start_level, ipa_bits, dirty, table_flags, stalls });
         core.pes[pe].window = window;
     }
 

@@ -15,9 +15,11 @@ pub struct Tally {
     pub evictions: u64,
     /// Walks begun from a cached table descriptor.
     pub cached_walks: u64,
-    /// Descriptor updates by hardware.
+    /// Dirty bits set by hardware.
     pub updates: u64,
-    /// Of these, those held back until a CMD_SYNC, a TLB invalidation or a DSB forced them out.
+    /// Access flags of tables set by hardware.
+    pub table_flags: u64,
+    /// Of all updates, those held back until a CMD_SYNC, a TLB invalidation or a DSB forced them out.
     pub held_back: u64,
     /// Updates that landed between software's look at a descriptor and its change of it, or between its clean of it and
     /// the completion of the invalidation.
@@ -80,6 +82,7 @@ impl AddAssign for Tally {
         self.evictions += other.evictions;
         self.cached_walks += other.cached_walks;
         self.updates += other.updates;
+        self.table_flags += other.table_flags;
         self.held_back += other.held_back;
         self.races += other.races;
         self.retranslated += other.retranslated;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::core::Core;
-use crate::descriptor::{DBM, VOLATILE, WRITE, same_mapping};
+use crate::descriptor::{AF, DBM, VOLATILE, WRITE, same_mapping};
 use crate::journal::Happening;
 use crate::memory::Observer;
 use crate::tlb::{Entry, Reach};
@@ -54,7 +54,7 @@ impl fmt::Display for Walker {
     }
 }
 
-/// A dirty bit that hardware owes to memory.
+/// A dirty bit, or the access flag of a table, that hardware owes to memory.
 ///
 /// It lands at a time of chance, but at the latest when the architecture promises that it is visible: completion of a
 /// CMD_SYNC that was submitted after a transaction that relies on it completed, or of an invalidation that completes
@@ -69,7 +69,9 @@ pub(crate) struct Update {
     /// Where the descriptor stands.
     pub at: u32,
     /// The descriptor, its state apart.
-    pub leaf: u64,
+    pub word: u64,
+    /// The bits that are set in it.
+    pub sets: u64,
     /// When the oldest thing was read that led to it.
     pub born: u64,
     /// It is held back until it can't be any more.
@@ -104,7 +106,8 @@ impl Core {
             vmid: entry.vmid,
             ipa,
             at: entry.at,
-            leaf: newest,
+            word: newest,
+            sets: VOLATILE,
             born: entry.born,
             stubborn,
             relied: None,
@@ -114,6 +117,22 @@ impl Core {
             return Ok(None);
         }
         Ok(Some(id))
+    }
+
+    /// The access flag of the table descriptor of `entry`, which a walk of `ipa` has fetched, is set: at once, or as late as
+    /// the CMD_SYNC that makes the walk's other updates visible (IHI 0070 §3.13.6).
+    pub fn owe_table_flag(&mut self, walker: Walker, vmid: u16, ipa: u64, entry: &Entry) {
+        if self.owed(walker, entry.at).is_some() {
+            return;
+        }
+        let (id, stubborn) = (self.next_id(), self.random.chance(STUBBORN));
+        let Entry { at, word, born, .. } = *entry;
+        // Whichever access it is for completes later: a CMD_SYNC submitted after that comes after this.
+        let relied = Some(self.step);
+        self.updates.push(Update { id, walker, vmid, ipa, at, word, sets: AF, born, stubborn, relied });
+        if !stubborn && self.random.coin() {
+            self.land(self.updates.len() - 1, false);
+        }
     }
 
     /// The update of this descriptor that `walker` owes.
@@ -133,15 +152,19 @@ impl Core {
     pub fn land(&mut self, index: usize, forced: bool) {
         let update = self.updates.swap_remove(index);
         let old = self.memory.newest(update.at);
-        if !same_mapping(old, update.leaf) {
+        if !same_mapping(old, update.word) {
             return;
         }
-        self.memory.hardware_store(update.at, old | VOLATILE);
+        self.memory.hardware_store(update.at, old | update.sets);
+        self.note(Happening::Dirtied(self.address(update.at), old | update.sets));
+        self.tally.held_back += u64::from(forced);
+        if update.sets & WRITE == 0 {
+            self.tally.table_flags += 1;
+            return;
+        }
         self.truth.touch(update.walker, update.ipa, self.step);
         self.tally.updates += 1;
         self.tally.races += u64::from(self.memory.is_being_cleaned(update.at));
-        self.tally.held_back += u64::from(forced);
-        self.note(Happening::Dirtied(self.address(update.at), old | VOLATILE));
     }
 
     /// Lands some update that is not held back.

@@ -16,6 +16,8 @@ pub(crate) struct Regime {
     pub ipa_bits: u32,
     /// Hardware updates the dirty state.
     pub dirty: bool,
+    /// Hardware keeps the access flags of table descriptors.
+    pub table_flags: bool,
     /// What faults stalls.
     pub stalls: bool,
 }
@@ -50,6 +52,7 @@ impl Core {
                     return Ok(entry);
                 }
                 Shape::Table(table) => {
+                    let Some(entry) = self.with_table_flag(walker, regime, ipa, entry) else { continue };
                     if !self.parameters.whims || self.random.coin() {
                         self.cache(walker, entry);
                     }
@@ -111,6 +114,31 @@ impl Core {
         let base = ipa >> shift(level) << shift(level);
         let (vmid, root) = (regime.vmid, regime.root);
         Ok(Entry { vmid, root, base, level, word: look.value, at, born, combined: false, spared })
+    }
+
+    /// A table descriptor that a walk of `ipa` has fetched, its access flag set: with it clear it may be kept nowhere
+    /// (IHI 0070 §3.13.6). `None` where it is no more what was fetched: it is fetched again.
+    fn with_table_flag(
+        &mut self,
+        walker: Walker,
+        regime: Regime,
+        ipa: u64,
+        mut entry: Entry,
+    ) -> Option<Entry> {
+        if !regime.table_flags || entry.word & AF != 0 {
+            return Some(entry);
+        }
+        let newest = self.memory.newest(entry.at);
+        if newest & !AF != entry.word {
+            self.memory.settle(walker.observer(), entry.at);
+            self.tally.retranslated += 1;
+            return None;
+        }
+        if newest & AF == 0 {
+            self.owe_table_flag(walker, regime.vmid, ipa, &entry);
+        }
+        entry.word |= AF;
+        Some(entry)
     }
 
     fn check_leaf(&mut self, walker: Walker, entry: &Entry) {

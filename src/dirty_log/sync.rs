@@ -5,7 +5,7 @@ use strandline_abi::{DmaTier, Flags, LogSource};
 use super::bitmap::ones;
 use super::{DirtyLog, Ledger, LogError, STEP_PAGES, digest};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
-use crate::address_space::AddressSpace;
+use crate::address_space::{AddressSpace, DmaView};
 use crate::hw::{DmaTlb, Memory, Platform};
 use crate::sabotage;
 use crate::stage2::{Harvest, Lines, ViewError, Walker};
@@ -168,26 +168,48 @@ fn collect<P: Platform, D: DmaTlb>(
         ranges.clone().for_each(|range| digest::compare(platform, space, ledger, range, clean));
         for dma in space.dma_views().filter(|dma| dma.tier != DmaTier::Digest) {
             let mode = if dma.shows_writes() { mode } else { Harvest::Assume };
-            let (mut cleaned, mut hull) = (false, None);
-            let mut lines = Lines::new(dma.view.walker.coherent);
-            for range in ranges.clone() {
-                let found = |at, n| {
-                    record(LogSource::Dma, at, n);
-                    hull = Some(grown(hull, at, n));
-                };
-                let changed = |pa| lines.touch(platform, pa);
-                cleaned |= dma.view.tree.harvest_words(platform, range, mode, found, changed);
-            }
-            lines.clean(platform);
-            if cleaned
+            let owed =
+                harvest_dma(platform, dma, mode, ranges.clone(), |at, n| record(LogSource::Dma, at, n));
+            if let Some(Owed { range, leaf_only }) = owed
                 && !sabotage::NO_DMA_INVALIDATION
-                && let Some((first, end)) = hull
             {
-                dma.view.walker.invalidate_leaves(platform, &dma.view.tree, first, end)?;
+                dma.view.walker.invalidate_range(platform, &dma.view.tree, range, leaf_only)?;
             }
         }
     }
     Ok(())
+}
+
+/// The invalidation that a harvest of a view owes.
+#[derive(Clone, Copy)]
+struct Owed {
+    range: IpaRange,
+    /// No table descriptor was changed.
+    leaf_only: bool,
+}
+
+/// Harvests `ranges` of a DMA view; what was changed.
+fn harvest_dma<P: Platform, D: DmaTlb>(
+    platform: &P,
+    dma: &DmaView<'_, D>,
+    mode: Harvest,
+    ranges: impl Iterator<Item = IpaRange>,
+    record: impl Fn(Ipa, u64),
+) -> Option<Owed> {
+    let (mut hull, mut leaf_only) = (None, true);
+    let mut lines = Lines::new(dma.view.walker.coherent);
+    for range in ranges {
+        dma.view.tree.harvest_words(platform, range, mode, &record, |changed| {
+            lines.touch(platform, changed.pa);
+            leaf_only &= !changed.is_table;
+            hull = Some(grown(hull, changed.ipa, changed.pages));
+        });
+    }
+    lines.clean(platform);
+    let (first, end) = hull?;
+    // What was changed has addresses that a format covers: the range is one.
+    let range = IpaRange::new(first, end.0 - first.0).ok()?;
+    Some(Owed { range, leaf_only })
 }
 
 /// Makes the updates of all SMMUs that keep dirty state visible: one CMD_SYNC each, however many views are behind it.

@@ -7,6 +7,7 @@ mod reading;
 mod sizes;
 mod stall;
 mod steps;
+mod table_flags;
 
 use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 

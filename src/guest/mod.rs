@@ -23,7 +23,9 @@ pub use error::{GuestError, NotDetached, StillAttached};
 
 use crate::addr::{IpaRange, Pa, StreamId, Vmid};
 use crate::address_space::{AddressSpace, MAX_DMA_VIEWS, Region};
-use crate::dirty_log::{AttachError, CpuTier, DigestKey, DirtyLog, DmaTier, KeySource, Tiers, Weakening};
+use crate::dirty_log::{
+    AttachError, CpuTier, DigestKey, DirtyLog, DmaTier, KeySource, LogState, Tiers, Weakening,
+};
 use crate::hw::{Barrier, Platform, Tlbi, Vttbr};
 use crate::smmu::{Httu, Registers, Smmu, SmmuError, Stage2Config};
 use crate::stage2::{DmaWalker, Format};
@@ -244,11 +246,16 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
         let vmid = smmu.alloc_vmid()?;
         let walker = DmaWalker { tlb: smmu, vmid, coherent: smmu.features().coherent };
         let log = self.log.get_mut();
-        log.attach_view(self.platform, &mut self.space, walker, tier, Weakening::Refused).map_err(|error| {
+        let attached = log.attach_view(self.platform, &mut self.space, walker, tier, Weakening::Refused);
+        let view = attached.map_err(|error| {
             // No stream has used it: what becomes of it is the SMMU's to count.
             let _quarantined = smmu.free_vmid(vmid);
-            error.into()
-        })
+            error
+        })?;
+        if log.state() == LogState::Off && smmu.features().httu == Httu::TableAccessFlag {
+            self.space.use_table_flags(self.platform, view);
+        }
+        Ok(view)
     }
 
     fn attach_to(

@@ -39,6 +39,7 @@ pub fn print(machine: &Machine, cpu: &CpuFeatures, tables: usize) {
         let kind = match module.kind {
             ModuleKind::Kernel => "kernel",
             ModuleKind::Ramdisk => "ramdisk",
+            ModuleKind::Bundle => "bundle",
         };
         say!("strandline: module: {kind} at {}: {}", module.region, module.bootargs);
     }

@@ -12,17 +12,18 @@ use super::console::{self, say};
 use super::cpu::CpuFeatures;
 use super::entry::CURRENT_EL2;
 use super::failure::Failure;
+use super::handover::Handover;
 use super::machine::{Conduit, Machine, Region, Tree, TreeError, Uart};
 use super::platform::Platform;
 use super::{banner, cache, guest, heap, irq, layout, mmu, power, timer};
 
 /// A larger device tree is none. The arm64 boot protocol has 2 MiB for it, but loaders make room for what they add:
 /// QEMU doubles the size of a tree it is given, which it dumped with 1 MiB already.
-const MAX_TREE_BYTES: u32 = 8 << 20;
+pub const MAX_TREE_BYTES: u32 = 8 << 20;
 /// It lies at a multiple of this.
 const TREE_ALIGN: u64 = 8;
 /// Magic number and size: what must be read before anything is known.
-const TREE_PREFIX_BYTES: u64 = 8;
+pub const TREE_PREFIX_BYTES: u64 = 8;
 const TREE_MAGIC: u32 = 0xd00d_feed;
 
 /// The one machine, filled in before the MMU is on: too early for anything that locks.
@@ -35,8 +36,10 @@ static MACHINE: Slot = Slot(UnsafeCell::new(MaybeUninit::uninit()));
 static PLATFORM: Platform = Platform::new();
 
 /// Called once by the entry code, on the boot stack, with the MMU off.
-pub extern "C" fn start(tree: u64, current_el: u64) -> ! {
-    match boot(tree, current_el).and_then(|(machine, cpu, tables)| {
+///
+/// `handover` is where the EFI application has left a [`Handover`], or 0.
+pub extern "C" fn start(tree: u64, current_el: u64, handover: u64) -> ! {
+    match boot(tree, current_el, handover).and_then(|(machine, cpu, tables)| {
         PLATFORM.note_core(cpu.midr);
         banner::print(machine, &cpu, tables);
         guest::run_all(machine, &cpu, &PLATFORM)
@@ -48,7 +51,11 @@ pub extern "C" fn start(tree: u64, current_el: u64) -> ! {
 }
 
 /// The machine, its CPU, and how many tables EL2's mapping took.
-fn boot(tree_address: u64, current_el: u64) -> Result<(&'static Machine, CpuFeatures, usize), Failure> {
+fn boot(
+    tree_address: u64,
+    current_el: u64,
+    handover: u64,
+) -> Result<(&'static Machine, CpuFeatures, usize), Failure> {
     let blob = find_tree(tree_address)?;
     let tree = Tree::new(blob)?;
     // Console and power first: whatever else is wrong can then be told.
@@ -70,6 +77,11 @@ fn boot(tree_address: u64, current_el: u64) -> Result<(&'static Machine, CpuFeat
     let (tree_region, image) = regions.ok_or(TreeError::Missing("addresses for tree and image"))?;
     // SAFETY: this function runs once, so there is no other reference.
     let machine = unsafe { &mut *MACHINE.0.get() }.write(Machine::read_basics(tree, uart, psci)?);
+    let handover = with_exposed_provenance::<Handover>(handover as usize);
+    // SAFETY: 0, or where the EFI application has left one, in memory that nobody else has had since.
+    if let Some(handover) = unsafe { handover.as_ref() } {
+        machine.take_over(handover);
+    }
     machine.read_lists(tree, tree_region, image)?;
     let tables = mmu::enable(machine, &cpu)?;
     heap::init();
@@ -93,11 +105,14 @@ fn find_tree(address: u64) -> Result<&'static [u8], TreeError> {
     };
     // The loader may have written it through a cache, which is passed by as long as the MMU is off.
     cache::clean_and_invalidate(address, address + TREE_PREFIX_BYTES);
-    let word = |offset: usize| bytes(offset + 4).last_chunk().map_or(0, |b| u32::from_be_bytes(*b));
-    let size = word(4);
-    if word(0) != TREE_MAGIC || size > MAX_TREE_BYTES {
-        return Err(TreeError::Missing("device tree at the address in x0"));
-    }
+    let size = tree_bytes(bytes(TREE_PREFIX_BYTES as usize)).filter(|size| *size <= MAX_TREE_BYTES);
+    let size = size.ok_or(TreeError::Missing("device tree at the address in x0"))?;
     cache::clean_and_invalidate(address, address + u64::from(size).max(TREE_PREFIX_BYTES));
     Ok(bytes(size as usize))
+}
+
+/// How many bytes the device tree has that begins with `prefix`; `None` where that is none.
+pub fn tree_bytes(prefix: &[u8]) -> Option<u32> {
+    let word = |offset: usize| Some(u32::from_be_bytes(*prefix.get(offset..)?.first_chunk()?));
+    if word(0)? == TREE_MAGIC { word(4) } else { None }
 }

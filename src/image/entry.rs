@@ -5,11 +5,6 @@ use core::arch::global_asm;
 
 use super::{boot, cache, mmu};
 
-/// The flags of the arm64 Image header: little endian, 4 KiB pages, may be loaded anywhere in RAM.
-const IMAGE_FLAGS: u64 = 0b01 << 1 | 1 << 3;
-/// Offset from a multiple of 2 MiB at which the image wants to be loaded.
-const IMAGE_TEXT_OFFSET: u64 = 0;
-
 /// All of PSTATE.{D,A,I,F}.
 const DAIF_ALL: u64 = 0b1111;
 /// CurrentEL at EL2.
@@ -24,8 +19,6 @@ const RELR_SPAN: usize = 63 * size_of::<u64>();
 
 global_asm!(
     include_str!("entry.S"),
-    TEXT_OFFSET = const IMAGE_TEXT_OFFSET,
-    FLAGS = const IMAGE_FLAGS,
     DAIF_ALL = const DAIF_ALL,
     CURRENT_EL2 = const CURRENT_EL2,
     HCR_BOOT = const HCR_BOOT,

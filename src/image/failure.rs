@@ -43,7 +43,8 @@ impl fmt::Display for Failure {
             Self::Irq(error) => write!(f, "{error}"),
             Self::NoTimerFrequency => f.write_str("firmware has not set the timer's frequency (CNTFRQ_EL0)"),
             Self::NoVm => f.write_str(
-                "no boot module is a kernel (/chosen, \"multiboot,kernel\"): there is no VM to start",
+                "no boot module is a kernel (/chosen, \"multiboot,kernel\"), and there is no bundle (the initial \
+                 ramdisk): there is no VM to start",
             ),
             Self::Setup(why) => f.write_str(why),
         }

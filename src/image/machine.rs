@@ -16,9 +16,11 @@ mod tree;
 
 use arrayvec::ArrayVec;
 
+use crate::handover::Handover;
+
 pub use devices::{Conduit, Gic, Interrupt, SmmuNode, Trigger, Uart};
 pub use error::TreeError;
-pub use memory::Reserved;
+pub use memory::{MAX_RAM, Reserved};
 pub use modules::{Module, ModuleKind};
 pub use pcie::{PcieHost, Window, WindowKind};
 pub use region::Region;
@@ -51,6 +53,8 @@ pub struct Machine {
     pub seed: ArrayVec<u8, { crate::entropy::SEED_BYTES }>,
     /// What the boot loader has left for the VMs, sorted by address.
     pub modules: ArrayVec<Module, { modules::MAX_MODULES }>,
+    /// Caches may hold dirty lines of RAM: UEFI firmware works with its caches on, and does not clean them at its end.
+    pub dirty_caches: bool,
 }
 
 impl Machine {
@@ -75,7 +79,15 @@ impl Machine {
             cpus: count_cpus(tree)?,
             seed: read_seed(tree)?,
             modules: ArrayVec::new(),
+            dirty_caches: false,
         })
+    }
+
+    /// Takes what UEFI firmware has said in place of the tree: [`Machine::read_lists`] then asks the tree for the rest.
+    pub fn take_over(&mut self, handover: &Handover) {
+        self.ram = handover.ram.clone();
+        self.modules.push(Module::bundle(handover.bundle));
+        self.dirty_caches = true;
     }
 
     /// The rest of `tree`, which lies at `tree_region`, for an EL2 that lies at `image`.
@@ -83,7 +95,9 @@ impl Machine {
     /// # Errors
     /// Something is missing, wrong, not supported, or collides with something else.
     pub fn read_lists(&mut self, tree: Tree, tree_region: Region, image: Region) -> Result<(), TreeError> {
-        memory::read_ram(tree, &mut self.ram)?;
+        if self.ram.is_empty() {
+            memory::read_ram(tree, &mut self.ram)?;
+        }
         devices::read_smmus(tree, &self.gic, &mut self.smmus)?;
         memory::read_reserved(tree, &mut self.reserved)?;
         for (region, what) in [(tree_region, "device tree"), (image, "image of EL2")] {

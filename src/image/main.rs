@@ -22,11 +22,15 @@ mod aarch32;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod args;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod efi;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod entropy;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod guest_dt;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod guest_map;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod handover;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod id_registers;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
@@ -75,6 +79,8 @@ mod entry;
 mod failure;
 #[cfg(target_os = "none")]
 mod guest;
+#[cfg(target_os = "none")]
+mod header;
 #[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]

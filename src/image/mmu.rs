@@ -15,8 +15,8 @@ use super::layout;
 use super::machine::{Machine, Region};
 use super::mapping::{Access, MAIR_DEVICE, MAIR_NORMAL, MapError, Mapping, Table};
 
-/// Tables of the pool. A machine with its RAM in one or two pieces takes about a dozen.
-const TABLES: usize = 32;
+/// Tables of the pool. A machine with its RAM in one or two pieces takes about a dozen; UEFI firmware may leave it in many.
+const TABLES: usize = 64;
 
 struct Pool(UnsafeCell<[Table; TABLES]>);
 

@@ -13,7 +13,8 @@
     b       guest_exit
 .endm
 
-.section .vectors, "ax"
+// In the page of the headers (linker/image.ld), where there is room for it: nothing happens here before the MMU has been off.
+.section .head.vectors, "ax"
 .balign {VECTORS_BYTES}
 .global vectors
 vectors:
@@ -34,6 +35,7 @@ vectors:
     from_guest {SERROR}
     .endr
 
+.section .text.vectors, "ax"
 // x0 = kind. Whatever happened, the stack can't be trusted: it may be what ran out.
 exception_at_el2:
     adrp    x1, emergency_stack_end

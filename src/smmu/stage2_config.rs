@@ -1,8 +1,6 @@
 //! From a stage-2 tree to the STE that selects it (IHI 0070 §5.2), computed once for a view and copied into the STE of
 //! each of its streams.
 
-use strandline_abi::DmaTier;
-
 use crate::addr::{PAGE_SHIFT, Pa, Vmid};
 use crate::address_space::DmaView;
 
@@ -32,8 +30,8 @@ pub struct Stage2Config {
     pub start_level: u8,
     /// Bits of an output address: 32, 36, 40, 42, 44 or 48. More than [`Features::output_bits`] is as good as that.
     pub output_bits: u32,
-    /// What hardware updates in the tree. [`Httu::TableAccessFlag`] counts as [`Httu::Dirty`]: the access flag of
-    /// tables is not used.
+    /// What hardware updates in the tree: what its view says
+    /// ([`DmaView::hardware_update`](crate::address_space::DmaView::hardware_update)).
     pub hardware_update: Httu,
 }
 
@@ -48,7 +46,7 @@ impl Stage2Config {
             ipa_bits: tree.format().ipa_bits().into(),
             start_level: tree.format().start_level(),
             output_bits: MOST_BITS,
-            hardware_update: if dma.tier == DmaTier::Hardware { Httu::Dirty } else { Httu::None },
+            hardware_update: dma.hardware_update(),
         }
     }
 }
@@ -119,7 +117,8 @@ fn word2(config: &Stage2Config, features: &Features) -> u64 {
         // AF is 1 in every leaf of this library; a descriptor without it is no reason to fault.
         Httu::None => STE2::S2AFFD::SET,
         Httu::AccessFlag => STE2::S2HA::SET,
-        Httu::Dirty | Httu::TableAccessFlag => STE2::S2HA::SET + STE2::S2HD::SET,
+        Httu::Dirty => STE2::S2HA::SET + STE2::S2HD::SET,
+        Httu::TableAccessFlag => STE2::S2HA::SET + STE2::S2HD::SET + STE2::S2HAFT::SET,
     };
     word.value
 }
@@ -227,6 +226,8 @@ mod tests {
         assert_eq!(with(Httu::None), 0x046c_3559_0000_0005);
         assert_eq!(with(Httu::AccessFlag), 0x054c_3559_0000_0005);
         assert_eq!(with(Httu::Dirty), 0x05cc_3559_0000_0005);
+        // S2HAFT is bit 187 of the entry: 59 of word 2.
+        assert_eq!(with(Httu::TableAccessFlag), 0x0dcc_3559_0000_0005);
     }
 
     #[test]

@@ -19,8 +19,11 @@ pub const S2AP_READ: u64 = 1 << 6;
 pub const S2AP_WRITE: u64 = 1 << 7;
 /// Bits 9:8, SH: inner shareable.
 const SH_INNER: u64 = 0b11 << 8;
-/// Bit 10, AF: the entry may be cached in a TLB. Always set here.
+/// Bit 10, AF: the entry may be cached in a TLB. Always set here in leaves; in a table descriptor it says, where hardware
+/// keeps it there (FEAT_HAFT), that a walk has gone through the table since it was cleared.
 pub const AF: u64 = 1 << 10;
+/// Bit 55 of a table descriptor, which hardware ignores (Arm ARM D8.3.1): the harvest before this one has cleared AF.
+pub const AF_CLEARED: u64 = 1 << 55;
 /// Bit 16, nT, in block descriptors only (an address bit in pages).
 pub const BLOCK_NT: u64 = 1 << 16;
 /// Bit 51, DBM: hardware may set S2AP\[1\] on a write.
@@ -216,11 +219,14 @@ mod tests {
             (VALID, TABLE_OR_PAGE, S2AP_READ, S2AP_WRITE, AF, BLOCK_NT, DBM, CONTIGUOUS),
             (0x1, 0x2, 0x40, 0x80, 0x400, 0x1_0000, 0x0008_0000_0000_0000, 0x0010_0000_0000_0000)
         );
+        assert_eq!(AF_CLEARED, 0x0080_0000_0000_0000);
     }
 
     #[test]
     fn an_entry_is_read_by_its_level() {
         assert_eq!(Entry::at(1, 0x4000_3003), Entry::Table(Pa(0x4000_3000)));
+        // AF, and what software keeps in a table descriptor, are no part of the address.
+        assert_eq!(Entry::at(2, 0x0080_0000_4000_3403), Entry::Table(Pa(0x4000_3000)));
         assert_eq!(Entry::at(3, 0x4000_3002), Entry::Absent);
         // Reserved encodings translate nothing: a block at level 3 and at level 0.
         assert_eq!(Entry::at(3, 0x0008_0000_4000_07fd), Entry::Absent);

@@ -1,9 +1,9 @@
 //! Harvesting: one pass that reads, and where asked cleans, the dirty state of a range.
 
-use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT, Pa};
+use crate::addr::{Ipa, IpaRange, PAGE_BYTES, Pa};
 use crate::hw::{Memory, Word};
 use crate::stage2::descriptor::{self, Entry, S2AP_WRITE};
-use crate::stage2::tree::{ENTRIES, Tree};
+use crate::stage2::tree::Tree;
 
 /// What a harvest does to the leaves it finds dirty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +16,30 @@ pub enum Harvest {
     Assume,
 }
 
+/// A descriptor that a harvest changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Changed {
+    /// Where it stands.
+    pub pa: Pa,
+    /// The first address that it translates.
+    pub ipa: Ipa,
+    /// How many pages it translates.
+    pub pages: u64,
+    /// It is that of a table, whose access flag was cleared, and not a leaf that was cleaned.
+    pub is_table: bool,
+}
+
 impl Tree {
     /// Reports the dirty pages of `range`, an address and a number of pages at a time, in ascending order; `true`
-    /// where a leaf was cleaned. Leaf state only is changed: shared access suffices.
+    /// where the view owes an invalidation. Leaf state only is changed: shared access suffices.
     ///
     /// Hardware's updates must have been made visible before
     /// ([`Walker::collect_updates`](crate::stage2::Walker::collect_updates)). A block counts whole and is cleaned whole:
     /// what is reported may begin before `range` and end behind it. [`Harvest::Assume`] reports no more than `range`.
+    ///
+    /// Where hardware keeps the access flags of tables
+    /// ([`AddressSpace::use_table_flags`](crate::address_space::AddressSpace::use_table_flags)) tables that no walk has gone
+    /// through are not read. Flags are cleared then, too: the invalidation has to cover table descriptors.
     pub fn harvest(
         &self,
         memory: &impl Memory,
@@ -30,46 +47,51 @@ impl Tree {
         mode: Harvest,
         dirty: impl FnMut(Ipa, u64),
     ) -> bool {
-        self.harvest_words(memory, range, mode, dirty, |_| ())
+        let mut owed = false;
+        self.harvest_words(memory, range, mode, dirty, |_| owed = true);
+        owed
     }
 
-    /// [`Tree::harvest`]; `changed` is given the address of each word that was cleaned, in ascending order inside a
-    /// table.
+    /// [`Tree::harvest`]; `changed` is given each descriptor that was changed, those of a table in ascending order.
     pub(crate) fn harvest_words(
         &self,
         memory: &impl Memory,
         range: IpaRange,
         mode: Harvest,
         mut dirty: impl FnMut(Ipa, u64),
-        mut changed: impl FnMut(Pa),
-    ) -> bool {
-        let mut cleaned = false;
+        mut changed: impl FnMut(Changed),
+    ) {
         let mut at = range.start();
         while at < range.end() {
-            let (slot, entry) = self.walk(memory, at);
+            let (slot, word) = self.walk_to(memory, at, 2);
             let Some(part) = slot.range().and_then(|r| r.intersection(range)) else { break };
-            if slot.level == 3 {
-                let left = (range.end().0 - at.0) >> PAGE_SHIFT;
-                let index = (slot.pa.0 & (PAGE_BYTES - 1)) / 8;
-                let count = left.min(ENTRIES as u64 - index);
-                let words = memory.words(slot.pa, count as usize);
-                cleaned |= pages(words, at, mode, &mut dirty, |i| changed(slot.pa.offset(i * 8)));
-                at = at.offset(count * PAGE_BYTES);
-                continue;
-            }
-            if let Entry::Leaf(leaf) = entry
-                && let Some(clean) = leaf_dirty(slot.word(memory), leaf.word, mode)
-            {
-                let whole = slot.range().filter(|_| mode != Harvest::Assume).unwrap_or(part);
-                dirty(whole.start(), whole.pages());
-                if clean {
-                    changed(slot.pa);
+            match Entry::at(slot.level, word) {
+                Entry::Table(table) => {
+                    if self.may_skip(memory, slot, word, part, mode, &mut changed) {
+                        at = part.end();
+                        continue;
+                    }
+                    let first = slot.below(table, at).pa;
+                    let words = memory.words(first, part.pages() as usize);
+                    pages(words, at, mode, &mut dirty, |i| {
+                        let (pa, ipa) = (first.offset(i * 8), at.offset(i * PAGE_BYTES));
+                        changed(Changed { pa, ipa, pages: 1, is_table: false });
+                    });
                 }
-                cleaned |= clean;
+                Entry::Leaf(leaf) => {
+                    if let Some(clean) = leaf_dirty(slot.word(memory), leaf.word, mode) {
+                        let whole = slot.range().filter(|_| mode != Harvest::Assume).unwrap_or(part);
+                        dirty(whole.start(), whole.pages());
+                        if clean {
+                            let (ipa, pages) = (whole.start(), whole.pages());
+                            changed(Changed { pa: slot.pa, ipa, pages, is_table: false });
+                        }
+                    }
+                }
+                Entry::Absent => {}
             }
             at = part.end();
         }
-        cleaned
     }
 }
 

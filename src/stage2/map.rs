@@ -116,6 +116,7 @@ impl Tree {
             }
             at = end;
         }
+        self.note_dirty(platform, mapping.range);
         platform.barrier(Barrier::behind_tables(!clean));
     }
 

@@ -112,7 +112,8 @@ impl Merge {
     ) -> Found {
         let mut slot = tree.root_slot(self.at);
         loop {
-            let table = match slot.entry(platform) {
+            let word = slot.word(platform).load();
+            let table = match Entry::at(slot.level, word) {
                 Entry::Absent => return Found::Nothing(slot),
                 Entry::Leaf(leaf) if leaf.has_nt() && room => return Found::Block(without_nt(slot, leaf)),
                 Entry::Leaf(leaf) => return Found::Leaf(slot, leaf),
@@ -126,7 +127,7 @@ impl Merge {
                 self.looked += contents.tables;
                 if let Some((pa, rights)) = block {
                     let new = descriptor::leaf(level, pa, rights);
-                    return Found::Block(Swap { slot, old: descriptor::table(table), new, contents });
+                    return Found::Block(Swap { slot, old: word, new, contents });
                 }
                 self.refused[usize::from(level)] = slot.base.offset(entry_bytes(level));
             }

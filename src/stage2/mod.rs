@@ -14,6 +14,7 @@ mod merge;
 mod nt;
 mod retired;
 mod split;
+mod table_flags;
 #[cfg(test)]
 mod tests;
 mod tree;

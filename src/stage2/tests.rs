@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod nt;
+mod table_flags;
 
 use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};
 use crate::fake::{Event, Fake, FakeTlb, take_trace};

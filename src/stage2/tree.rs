@@ -74,6 +74,8 @@ pub struct Tree {
     format: Format,
     tables: u64,
     leaves: LeafCounts,
+    /// Hardware keeps the access flag of table descriptors.
+    pub(super) table_flags: bool,
 }
 
 /// Where a descriptor stands.
@@ -126,7 +128,7 @@ impl Tree {
         let block = block.ok_or_else(|| OutOfFrames { needed, free: platform.free_frames() })?;
         platform.fill(block.pa(), format.root_entries(), |_| 0);
         let tables = 1 << block.order();
-        Ok(Self { root: block.into_pa(), format, tables, leaves: LeafCounts::default() })
+        Ok(Self { root: block.into_pa(), format, tables, leaves: LeafCounts::default(), table_flags: false })
     }
 
     /// The (first) root table.
@@ -178,11 +180,18 @@ impl Tree {
 
     /// Walks to the leaf, or the absent entry, that translates `ipa`, an address the format covers.
     pub(crate) fn walk(&self, memory: &impl Memory, ipa: Ipa) -> (Slot, Entry) {
+        let (slot, word) = self.walk_to(memory, ipa, 3);
+        (slot, Entry::at(slot.level, word))
+    }
+
+    /// [`Tree::walk`], no farther than to the descriptor at level `deepest`: its place, and what it holds.
+    pub(crate) fn walk_to(&self, memory: &impl Memory, ipa: Ipa, deepest: u8) -> (Slot, u64) {
         let mut slot = self.root_slot(ipa);
         loop {
-            match slot.entry(memory) {
-                Entry::Table(table) => slot = slot.below(table, ipa),
-                found => return (slot, found),
+            let word = slot.word(memory).load();
+            match Entry::at(slot.level, word) {
+                Entry::Table(table) if slot.level < deepest => slot = slot.below(table, ipa),
+                _ => return (slot, word),
             }
         }
     }

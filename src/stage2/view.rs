@@ -120,13 +120,19 @@ pub trait Walker<P: Memory + Cpu> {
     /// The walker's hardware did not answer.
     fn invalidate(&self, platform: &P, tree: &Tree) -> Result<(), ViewError>;
 
-    /// [`Walker::invalidate`] where only leaves from `first` to `end` were changed, in their dirty state: an
-    /// implementation may leave the rest of the view's translations cached.
+    /// [`Walker::invalidate`] where only what translates `range` was changed, in its dirty state or access flags, with
+    /// `leaf_only` of leaves alone: an implementation may leave the rest of the view's translations cached.
     ///
     /// # Errors
     /// As [`Walker::invalidate`].
-    fn invalidate_leaves(&self, platform: &P, tree: &Tree, first: Ipa, end: Ipa) -> Result<(), ViewError> {
-        let _ = (first, end);
+    fn invalidate_range(
+        &self,
+        platform: &P,
+        tree: &Tree,
+        range: IpaRange,
+        leaf_only: bool,
+    ) -> Result<(), ViewError> {
+        let _ = (range, leaf_only);
         self.invalidate(platform, tree)
     }
 
@@ -272,14 +278,14 @@ impl<P: Memory + Cpu, D: DmaTlb> Walker<P> for DmaWalker<'_, D> {
         self.tlb.invalidate(self.vmid, Scope::All).map_err(ViewError::Dma)
     }
 
-    fn invalidate_leaves(&self, platform: &P, tree: &Tree, first: Ipa, end: Ipa) -> Result<(), ViewError> {
-        match IpaRange::new(first, end.0.saturating_sub(first.0)) {
-            Ok(range) => {
-                let scope = Scope::Range { range, leaf_only: true };
-                self.tlb.invalidate(self.vmid, scope).map_err(ViewError::Dma)
-            }
-            Err(_) => self.invalidate(platform, tree),
-        }
+    fn invalidate_range(
+        &self,
+        _platform: &P,
+        _tree: &Tree,
+        range: IpaRange,
+        leaf_only: bool,
+    ) -> Result<(), ViewError> {
+        self.tlb.invalidate(self.vmid, Scope::Range { range, leaf_only }).map_err(ViewError::Dma)
     }
 
     fn collect_updates(&self, platform: &P) -> Result<(), ViewError> {

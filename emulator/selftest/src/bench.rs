@@ -2,6 +2,7 @@
 
 use guest_rt::area::Area;
 use guest_rt::boot::Guest;
+use guest_rt::edu;
 use guest_rt::pci::{BAR0, COMMAND_MASTER, COMMAND_MEMORY, Function, ID, Pci};
 use guest_rt::reason;
 use guest_rt::reason::{Checked, Reason};
@@ -137,8 +138,9 @@ impl Bench {
 
     /// The edu device.
     pub fn edu(&self) -> Checked<Edu> {
-        let (_, registers) = self.device("edu", 0, |pci, function| pci.read32(function, ID) == Edu::ID)?;
-        Ok(Edu::new(registers))
+        let (function, registers) =
+            self.device("edu", 0, |pci, function| pci.read32(function, ID) == edu::VENDOR_DEVICE)?;
+        Ok(Edu::new(edu::Edu::new(function, registers)))
     }
 
     /// The first function that `is` one of the kind named, enabled as a bus master, and what its BAR `index` decodes.

@@ -12,7 +12,8 @@ use crate::timer;
 use crate::tree::TreeError;
 use crate::window::Window;
 
-const VENDOR_DEVICE: u32 = 0x11e8_1234;
+/// Device and vendor identifiers.
+pub const VENDOR_DEVICE: u32 = 0x11e8_1234;
 /// Bytes of BAR 0.
 pub const BAR_BYTES: u64 = 1 << 20;
 
@@ -104,7 +105,13 @@ impl Edu {
         let registers =
             pci.bar0(function, BAR_BYTES).and_then(Window::new).ok_or(EduError::NoBar(function))?;
         pci.enable(function, COMMAND_MEMORY | COMMAND_MASTER);
-        Ok(Self { function, registers })
+        Ok(Self::new(function, registers))
+    }
+
+    /// The device at `function`, which decodes `registers` and may act as a bus master.
+    #[must_use]
+    pub const fn new(function: Function, registers: Window) -> Self {
+        Self { function, registers }
     }
 
     /// Its place on the bus.
@@ -162,6 +169,12 @@ impl Edu {
         if bytes > BUFFER_BYTES || boot::own_areas().iter().any(|own| own.overlaps(memory)) {
             return Err(EduError::Refused);
         }
+        self.begin_anywhere(direction, address, bytes);
+        Ok(())
+    }
+
+    /// Begins a transfer whatever `address` is: an SMMU may make of it what the program's own areas don't show.
+    pub fn begin_anywhere(&self, direction: Direction, address: u64, bytes: u64) {
         let (source, destination, command) = match direction {
             Direction::FromMemory => (address, BUFFER, COMMAND_RUN),
             Direction::ToMemory => (BUFFER, address, COMMAND_RUN | COMMAND_TO_MEMORY),
@@ -170,7 +183,6 @@ impl Edu {
         self.registers.write64(DMA_DESTINATION, destination);
         self.registers.write64(DMA_COUNT, bytes);
         self.registers.write64(DMA_COMMAND, command);
-        Ok(())
     }
 
     /// Whether a transfer is on its way.

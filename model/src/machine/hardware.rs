@@ -79,14 +79,14 @@ impl Frames for Machine {
 
     fn free(&self, block: FrameBlock) {
         let (order, bytes) = (block.order(), block.bytes());
-        let pa = block.into_pa().0;
+        let pa = block.into_pa();
         let mut core = turn(&self.core);
-        core.note(Happening::Freed(pa, order));
-        if let Some(who) = core.referrer(pa, bytes) {
-            core.alarm(Rule::FrameInUse, format!("the frame at {pa:#x} is freed: {who}"));
+        core.note(Happening::Freed(pa.0, order));
+        if let Some(who) = core.referrer(pa.0, bytes) {
+            core.alarm(Rule::FrameInUse, format!("the frame at {pa} is freed: {who}"));
         }
         if !core.pool.free(pa, order) {
-            core.alarm(Rule::FrameFreedTwice, format!("the frame at {pa:#x} is free already"));
+            core.alarm(Rule::FrameFreedTwice, format!("the frame at {pa} is free already"));
         }
     }
 

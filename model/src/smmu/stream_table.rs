@@ -15,6 +15,8 @@ const CFGI_STE: u64 = 0x03;
 const S2HD: u64 = 0x0080_0000_0000_0000;
 /// S2HA.
 const S2HA: u64 = 0x0100_0000_0000_0000;
+/// S2HAFT.
+const S2HAFT: u64 = 0x0800_0000_0000_0000;
 /// S2IR0 and S2OR0, and both write-back.
 const CACHEABILITY: u64 = 0x0000_0f00_0000_0000;
 const WRITE_BACK: u64 = 0x0000_0500_0000_0000;
@@ -65,6 +67,7 @@ impl CachedSte {
                 start_level: 2u64.saturating_sub(self.words[2] >> 38 & 3) as u8,
                 ipa_bits: 64 - (self.words[2] >> 32 & 0x3f) as u32,
                 dirty: self.words[2] & S2HD != 0,
+                table_flags: self.words[2] & S2HAFT != 0,
                 stalls: self.words[2] & S2S != 0,
             }),
             word if word & 0x9 == 0x1 => Decoded::Refused(Reason::SteAborts),
@@ -119,13 +122,14 @@ impl Core {
         for i in (0..8).map(|i| (i + first) % 8) {
             words[i] = self.fetch_structure(pa + i as u64 * 8)?;
         }
-        let ste = CachedSte { stream, words, born: self.step, spared: false };
+        let mut ste = CachedSte { stream, words, born: self.step, spared: false };
         if let Some(why) = self.illegal(&ste) {
             let account = format!("stream {stream:#x} has {words:#x?}: {why}");
             self.alarm(Rule::IllegalSte, account);
             return Err(Reason::BadSte);
         }
         self.check_update(&ste);
+        self.check_table_flags(&mut ste);
         self.check_agreement(&ste);
         // An STE with V=0 may be kept as well (§5.2).
         self.smmu.stes.push(ste);
@@ -138,6 +142,7 @@ impl Core {
             (word2 & S2HA != 0 && smmu.httu == 0, "S2HA without HTTU"),
             (word2 & S2HD != 0 && smmu.httu < 2, "S2HD without HTTU of the dirty state"),
             (word2 & (S2HA | S2HD) == S2HD, "S2HD without S2HA"),
+            (word2 & (S2HA | S2HAFT) == S2HAFT && smmu.httu == 3, "S2HAFT without S2HA"),
             (word2 & S2AA64 == 0, "no AArch64 tables"),
             (word2 & 0xff00 != 0 && !smmu.vmid16, "a VMID of 16 bits"),
             (word2 & S2S != 0 && smmu.stall_model == 1, "S2S where nothing stalls"),
@@ -153,6 +158,15 @@ impl Core {
         if ste.translates() && word2 & S2HA != 0 && !coherent {
             let account = format!("stream {:#x} has S2HA in {word2:#x}", ste.stream);
             self.alarm(Rule::UpdateNotCoherent, account);
+        }
+    }
+
+    /// Where IDR0.HTTU has no access flags of tables S2HAFT is RES0, and nobody keeps them.
+    fn check_table_flags(&mut self, ste: &mut CachedSte) {
+        if ste.translates() && ste.words[2] & S2HAFT != 0 && self.parameters.smmu.httu != 3 {
+            let account = format!("stream {:#x} has S2HAFT in {:#x}", ste.stream, ste.words[2]);
+            self.alarm(Rule::TableFlagsReserved, account);
+            ste.words[2] &= !S2HAFT;
         }
     }
 

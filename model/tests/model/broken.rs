@@ -84,6 +84,12 @@ pub enum Fault {
     NoCleanAfterMerge,
     /// nT is cleared from no block.
     NtLeft,
+    /// Where access flags of tables were cleared, leaves alone are invalidated.
+    TablesNotInvalidated,
+    /// That the access flag of a table was cleared is forgotten by the next harvest.
+    TrustedTooEarly,
+    /// STEs have S2HAFT although the SMMU keeps no access flags of tables.
+    TableFlagsWithoutHttu,
     /// What devices write past the caches is read through them.
     NoCacheInvalidation,
 }
@@ -128,6 +134,8 @@ struct Shared {
 
 const DBM: u64 = 1 << 51;
 const NT: u64 = 1 << 16;
+/// What the library notes in a table descriptor whose access flag it has cleared.
+const AF_CLEARED: u64 = 1 << 55;
 /// Bits that every leaf for RAM has: MemAttr, S2AP\[0\], SH, AF, valid.
 const RAM_LEAF: u64 = 0x77d;
 
@@ -150,6 +158,7 @@ impl BrokenWord {
                 value & !0xff | 0x2a | 11 << 20
             }
             Fault::NoInvalidationAtBringUp if value == 0x30 => 0x46,
+            Fault::TrustedTooEarly if value & (AF_CLEARED | 3) == AF_CLEARED | 3 => value & !AF_CLEARED,
             _ => value,
         }
     }
@@ -337,6 +346,13 @@ impl<D: DmaTlb> DmaTlb for BrokenTlb<'_, '_, D> {
             (Fault::NoInvalidationBeforeFree, Phase::Stop) | (Fault::NoInvalidationAtStart, Phase::Start) => {
                 Ok(())
             }
+            (Fault::TablesNotInvalidated, Phase::Sync) => {
+                let scope = match scope {
+                    Scope::Range { range, .. } => Scope::Range { range, leaf_only: true },
+                    Scope::All => scope,
+                };
+                self.inner.invalidate(vmid, scope)
+            }
             (Fault::InvalidationAfterDelivery, Phase::Sync) => {
                 self.late.set(Some((vmid, scope)));
                 Ok(())
@@ -367,6 +383,9 @@ impl Registers for BrokenPort {
         match (self.fault, register) {
             (Fault::NoWaitForSync, Register32::CmdqCons) => self.prod.get(),
             (Fault::HardwareUpdateWithoutHttu, Register32::Idr0) => value | 2 << 6,
+            (Fault::TableFlagsWithoutHttu, Register32::Idr0) => value | 3 << 6,
+            // SMMUv3.3.
+            (Fault::TableFlagsWithoutHttu, Register32::Aidr) => 3,
             (Fault::SizesChangedDirectly, Register32::Idr3) => value & !(3 << 11) | 2 << 11,
             _ => value,
         }

@@ -38,6 +38,8 @@ pub enum Mischief {
     TableFreedUnread,
     /// Pages that are mapped are mapped clean.
     MappedClean,
+    /// Pages are mapped into tables whose access flag says that nobody has been there.
+    MappedUnseen,
     /// What could not be delivered does not come back into the log.
     BitDroppedOnFailedDelivery,
     /// nT is cleared from no block.
@@ -57,6 +59,7 @@ pub enum Mischief {
 }
 
 const WRITE: u64 = 1 << 7;
+const AF: u64 = 1 << 10;
 const NT: u64 = 1 << 16;
 /// Bits that every leaf for RAM has, whatever its state: DBM, MemAttr, S2AP\[0\], SH, AF, valid.
 const RAM_LEAF: u64 = 1 << 51 | 0x77d;
@@ -153,7 +156,8 @@ impl Word for HostWord<'_> {
 
     fn fetch_or(&self, mask: u64) -> u64 {
         self.bell.ring();
-        self.word.fetch_or(if self.bell.forgets() { 0 } else { mask })
+        let unseen = self.bell.mischief == Mischief::MappedUnseen && mask == AF;
+        self.word.fetch_or(if unseen || self.bell.forgets() { 0 } else { mask })
     }
 }
 

@@ -20,4 +20,5 @@ mod rules;
 mod shadow;
 mod smmus;
 mod stalls;
+mod table_flags;
 mod vm;

@@ -28,8 +28,8 @@ const STEPS: u64 = 60;
 /// Seeds within which mischief must be caught.
 const SEEDS: u64 = 64;
 
-/// The machine of a seed: with and without hardware dirty state on either side, some not coherent, some without
-/// invalidation by range, of every break-before-make level, with small VMIDs and linear stream tables; and some whose
+/// The machine of a seed: with and without hardware dirty state on either side, and access flags of tables, some not
+/// coherent, some without invalidation by range, of every break-before-make level, with small VMIDs and linear stream tables; and some whose
 /// cores raise no conflict aborts, which then change sizes under running vCPUs.
 fn machine(seed: u64) -> Parameters {
     let mut parameters = exact(seed);
@@ -47,6 +47,7 @@ fn exact(seed: u64) -> Parameters {
     parameters.pes.hafdbs = seed.is_multiple_of(2);
     parameters.pes.conflict_aborts = !seed.is_multiple_of(3);
     parameters.smmu.bbml = [2, 1, 2, 0, 2, 1, 2][(seed % 7) as usize];
+    parameters.smmu.httu = if seed % 4 == 1 { 3 } else { 2 };
     parameters.smmu.vmid16 = !seed.is_multiple_of(9);
     parameters.smmu.two_level = !seed.is_multiple_of(11);
     parameters
@@ -145,7 +146,7 @@ fn weaker_device_weakens_the_log_where_that_is_accepted_and_then_alone() {
 
 #[test]
 fn hardware_that_stops_answering_makes_the_log_untrusted() {
-    let met = lives(60_000..60_120, FATAL, machine);
+    let met = lives(60_000..60_140, FATAL, machine);
     assert!(met.deaths > 350 && met.untrusted_syncs > 120 && met.syncs > 900);
     assert!(met.dead_starts > 30 && met.dead_stops > 45 && met.dead_unmaps > 30 && met.dead_detaches > 1);
     assert!(met.quarantined > 200);
@@ -220,6 +221,16 @@ fn table_that_is_freed_without_a_second_read_loses() {
 #[test]
 fn page_that_is_mapped_clean_under_a_log_is_lost() {
     assert!(caught(Mischief::MappedClean, exact).contains("lost"));
+}
+
+#[test]
+fn page_that_is_mapped_into_a_table_whose_flag_stays_clear_is_lost() {
+    let flags = |seed| {
+        let mut parameters = exact(seed);
+        parameters.smmu.httu = 3;
+        parameters
+    };
+    assert!(caught(Mischief::MappedUnseen, flags).contains("lost"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
 use strandline::dirty_log::{DigestKey, DirtyLog, Progress, Request, Statistics};
 use strandline::hw::{Barrier, DmaTlb, Platform, Tlbi};
-use strandline::smmu::{Options, Registers, Smmu, Stage2Config, ViewSte};
+use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config, ViewSte};
 use strandline::stage2::{DmaWalker, Format};
 use strandline_abi::{CpuTier, DmaTier, Flags};
 use strandline_model::{Machine, Report, Source, Window};
@@ -88,7 +88,10 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         }
         let vmid = smmu.alloc_vmid().expect("a VMID");
         let walker = DmaWalker { tlb, vmid, coherent: smmu.features().coherent };
-        space.add_dma_view(platform, walker, plan.tier).expect("frames");
+        let view = space.add_dma_view(platform, walker, plan.tier).expect("frames");
+        if smmu.features().httu == Httu::TableAccessFlag {
+            space.use_table_flags(platform, view);
+        }
         let range = IpaRange::new(RAM, plan.bytes).expect("a range");
         space.map(platform, Region { range, pa: Pa(0x8000_0000), reach: Reach::Ram }).expect("frames");
         let log =
@@ -151,7 +154,12 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     }
 
     pub fn sync_of(&mut self, sources: &[Source], exact: bool) -> Result<(), String> {
-        let (began, range) = (self.machine.step(), self.range());
+        self.sync_part(self.range(), sources, exact)
+    }
+
+    /// [`Vm::sync_of`] of a part of the log.
+    pub fn sync_part(&mut self, range: IpaRange, sources: &[Source], exact: bool) -> Result<(), String> {
+        let began = self.machine.step();
         let flags = sources.iter().fold(Flags::CLEAR, |flags, source| match source {
             Source::Cpu => flags.with(Flags::CPU),
             Source::Dma => flags.with(Flags::DMA),
@@ -161,7 +169,7 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         self.log
             .sync(self.platform, &self.space, part, flags, |word, bits| {
                 let dirty = (0..64).filter(|bit| bits >> bit & 1 == 1);
-                pages.extend(dirty.map(|bit| RAM.0 + (word * 64 + bit) * 4096));
+                pages.extend(dirty.map(|bit| range.start().0 + (word * 64 + bit) * 4096));
             })
             .map_err(|e| e.to_string())?;
         quiet(self.machine)?;

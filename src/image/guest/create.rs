@@ -175,7 +175,11 @@ fn add_dma_views<'a>(
             vmid: driver.alloc_vmid().map_err(text)?,
             coherent: driver.features().coherent,
         };
-        views.push((*smmu, space.add_dma_view(host.platform, walker, tier).map_err(text)?));
+        let view = space.add_dma_view(host.platform, walker, tier).map_err(text)?;
+        if driver.features().httu == Httu::TableAccessFlag {
+            space.use_table_flags(host.platform, view);
+        }
+        views.push((*smmu, view));
     }
     Ok(views)
 }

@@ -10,6 +10,7 @@ use strandline::addr::Pa;
 use strandline::vm::Vm;
 
 use crate::audit::Audit;
+use crate::cache;
 use crate::console::say;
 use crate::cpu::CpuFeatures;
 use crate::entropy::Entropy;
@@ -70,6 +71,11 @@ pub fn run_all(machine: &Machine, cpu: &CpuFeatures, platform: &'static Platform
         let bytes = plan.config.memory;
         let ram = free.take(bytes, ram_align(bytes)).map_err(|lack| plan::of_vm(&plan.config.name, lack))?;
         rams.push(ram);
+    }
+    if machine.dirty_caches {
+        // A guest may look past the caches at its RAM: with its MMU off it does. A line that firmware left would come
+        // back over what was stored so.
+        rams.iter().for_each(|ram| cache::invalidate(ram.start().0, ram.bytes()));
     }
     hand_over(platform, &rams, free)?;
     let mut smmus = Smmus::bring_up(machine, platform).map_err(Failure::Setup)?;

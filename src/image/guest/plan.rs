@@ -1,12 +1,15 @@
-//! Which VMs there are: boot modules in the order of their addresses. A kernel starts a VM, ramdisks that follow are
-//! its own.
+//! Which VMs there are: boot modules in the order of their addresses, a bundle's parts in their own. A kernel starts a VM,
+//! a ramdisk that follows is its own.
 #![expect(unsafe_code, reason = "the bytes of boot modules")]
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::ptr::with_exposed_provenance;
 use core::slice;
+
+use strandline_bundle::{Bundle, Entry, Kind};
 
 use crate::args::{self, VmConfig};
 use crate::failure::Failure;
@@ -30,16 +33,22 @@ pub struct VmPlan {
 pub fn read(machine: &Machine) -> Result<Vec<VmPlan>, Failure> {
     let mut plans: Vec<VmPlan> = Vec::new();
     for module in &machine.modules {
-        match (module.kind, plans.last_mut()) {
-            (ModuleKind::Kernel, _) => plans.push(kernel(module, plans.len())?),
-            (ModuleKind::Ramdisk, None) => {
-                return Err(about(module, "a ramdisk without a kernel at a lower address"));
+        let data = bytes(module.region);
+        let kind = match module.kind {
+            ModuleKind::Kernel => Kind::Kernel,
+            ModuleKind::Ramdisk => Kind::Ramdisk,
+            ModuleKind::Bundle => {
+                let bundle = Bundle::read(data)
+                    .map_err(|error| Failure::Setup(format!("bundle at {} {error}", module.region)))?;
+                for (number, entry) in bundle.entries().enumerate() {
+                    let part = About { module, entry: Some(number) };
+                    add(&mut plans, &entry).map_err(|why| part.failure(why))?;
+                }
+                continue;
             }
-            (ModuleKind::Ramdisk, Some(plan)) if plan.ramdisk.is_some() => {
-                return Err(about(module, "a second ramdisk of one VM"));
-            }
-            (ModuleKind::Ramdisk, Some(plan)) => plan.ramdisk = Some(bytes(module.region)),
-        }
+        };
+        let entry = Entry { kind, arguments: module.bootargs, data };
+        add(&mut plans, &entry).map_err(|why| About { module, entry: None }.failure(why))?;
     }
     for (index, plan) in plans.iter().enumerate() {
         if plans.iter().take(index).any(|other| other.config.name == plan.config.name) {
@@ -55,15 +64,39 @@ pub fn read(machine: &Machine) -> Result<Vec<VmPlan>, Failure> {
     if plans.is_empty() { Err(Failure::NoVm) } else { Ok(plans) }
 }
 
-fn kernel(module: &Module, index: usize) -> Result<VmPlan, Failure> {
-    let config =
-        args::parse(module.bootargs, index).map_err(|error| about(module, &format!("bootargs: {error}")))?;
-    Ok(VmPlan { config, kernel: bytes(module.region), ramdisk: None })
+/// Adds a kernel's VM, or a ramdisk to the last one.
+fn add(plans: &mut Vec<VmPlan>, part: &Entry<'static>) -> Result<(), String> {
+    match (part.kind, plans.last_mut()) {
+        (Kind::Kernel, _) => {
+            let config =
+                args::parse(part.arguments, plans.len()).map_err(|error| format!("bootargs: {error}"))?;
+            plans.push(VmPlan { config, kernel: part.data, ramdisk: None });
+            Ok(())
+        }
+        (Kind::Ramdisk, None) => Err("a ramdisk without a kernel before it".into()),
+        (Kind::Ramdisk, Some(plan)) if plan.ramdisk.is_some() => Err("a second ramdisk of one VM".into()),
+        (Kind::Ramdisk, Some(plan)) => {
+            plan.ramdisk = Some(part.data);
+            Ok(())
+        }
+    }
 }
 
-fn about(module: &Module, what: &str) -> Failure {
-    // A name of its own invention may be longer than the heap.
-    Failure::Setup(format!("{:.64}: {what}", module.name))
+/// What a failure is about: a module, or an entry of a bundle.
+struct About<'a> {
+    module: &'a Module,
+    entry: Option<usize>,
+}
+
+impl About<'_> {
+    fn failure(self, why: impl fmt::Display) -> Failure {
+        // A name of its own invention may be longer than the heap.
+        let name = self.module.name;
+        Failure::Setup(match self.entry {
+            Some(entry) => format!("{name:.64} entry {entry}: {why}"),
+            None => format!("{name:.64}: {why}"),
+        })
+    }
 }
 
 /// The bytes of a module.
@@ -75,7 +108,7 @@ fn bytes(region: Region) -> &'static [u8] {
 }
 
 /// How a VM is called in a failure.
-pub fn of_vm(name: &str, why: impl core::fmt::Display) -> Failure {
+pub fn of_vm(name: &str, why: impl fmt::Display) -> Failure {
     let text: String = format!("VM {name}: {why}");
     Failure::Setup(text)
 }

@@ -2,12 +2,11 @@
 
 use alloc::vec::Vec;
 
-use elf::ElfBytes;
-use elf::abi::{EM_AARCH64, ET_DYN, ET_EXEC, PF_X, PT_LOAD};
+use elf::abi::{EI_NIDENT, EM_AARCH64, ET_DYN, ET_EXEC, PF_X, PT_LOAD};
 use elf::endian::LittleEndian;
-use elf::file::Class;
-use elf::parse::ParseError;
-use elf::segment::ProgramHeader;
+use elf::file::{Class, ELF64_EHDR_TAILSIZE, FileHeader, parse_ident};
+use elf::parse::{ParseAt, ParseError};
+use elf::segment::{ProgramHeader, SegmentTable};
 use strandline::addr::{Ipa, IpaRange};
 
 use super::{LoadError, LoadPlan, Segment};
@@ -17,9 +16,9 @@ const MOST_SEGMENTS: usize = 64;
 
 /// Plans the loading of an ELF file.
 pub(super) fn plan(module: &[u8], ram: IpaRange) -> Result<LoadPlan, LoadError> {
-    let file = ElfBytes::<LittleEndian>::minimal_parse(module).map_err(|error| refusal(&error))?;
+    let file = header(module).map_err(|error| refusal(&error))?;
     check_kind(&file)?;
-    let headers = loadable(&file)?;
+    let headers = loadable(&file, module)?;
     let mut segments = Vec::new();
     for header in &headers {
         segments.push(segment(header, module, ram)?);
@@ -30,7 +29,19 @@ pub(super) fn plan(module: &[u8], ram: IpaRange) -> Result<LoadPlan, LoadError> 
         return Err(LoadError::ElfKind("it has no loadable segment"));
     };
     let (start, end) = (first.to, Ipa(end(last)));
-    Ok(LoadPlan { entry: entry(file.ehdr.e_entry, &headers)?, segments, start, end })
+    Ok(LoadPlan { entry: entry(file.e_entry, &headers)?, segments, start, end })
+}
+
+type Header = FileHeader<LittleEndian>;
+
+/// The file header. The sections, which the crate would read as well, are of no use here.
+fn header(module: &[u8]) -> Result<Header, ParseError> {
+    let tail = EI_NIDENT + ELF64_EHDR_TAILSIZE;
+    let (ident, tail) = module
+        .get(..tail)
+        .and_then(|header| header.split_at_checked(EI_NIDENT))
+        .ok_or(ParseError::SliceReadError((0, tail)))?;
+    FileHeader::parse_tail(parse_ident(ident)?, tail)
 }
 
 /// What the parser's error means for whoever made the file.
@@ -47,11 +58,11 @@ fn refusal(error: &ParseError) -> LoadError {
     }
 }
 
-fn check_kind(file: &ElfBytes<'_, LittleEndian>) -> Result<(), LoadError> {
-    if file.ehdr.class != Class::ELF64 || file.ehdr.e_machine != EM_AARCH64 {
+fn check_kind(file: &Header) -> Result<(), LoadError> {
+    if file.class != Class::ELF64 || file.e_machine != EM_AARCH64 {
         return Err(LoadError::ElfKind("it is not for 64-bit Arm"));
     }
-    match file.ehdr.e_type {
+    match file.e_type {
         ET_EXEC => Ok(()),
         ET_DYN => {
             Err(LoadError::ElfKind("it is position-independent: link it statically, to addresses in RAM"))
@@ -61,8 +72,18 @@ fn check_kind(file: &ElfBytes<'_, LittleEndian>) -> Result<(), LoadError> {
 }
 
 /// The headers of the segments that take up memory.
-fn loadable(file: &ElfBytes<'_, LittleEndian>) -> Result<Vec<ProgramHeader>, LoadError> {
-    let table = file.segments().ok_or(LoadError::ElfKind("it has no program headers"))?;
+fn loadable(file: &Header, module: &[u8]) -> Result<Vec<ProgramHeader>, LoadError> {
+    if file.e_phoff == 0 {
+        return Err(LoadError::ElfKind("it has no program headers"));
+    }
+    let size = usize::from(file.e_phentsize);
+    ProgramHeader::validate_entsize(file.class, size).map_err(|error| refusal(&error))?;
+    // More than 2^16 - 2 would be counted elsewhere; they are too many in any case.
+    let bytes = u64::from(file.e_phnum) * size as u64;
+    let table = range(file.e_phoff, bytes).and_then(|at| module.get(at)).ok_or_else(|| {
+        LoadError::ElfBroken("it ends before this offset", file.e_phoff.saturating_add(bytes))
+    })?;
+    let table = SegmentTable::new(file.endianness, file.class, table);
     let loadable = table.iter().filter(|h| h.p_type == PT_LOAD && h.p_memsz != 0);
     let headers: Vec<ProgramHeader> = loadable.take(MOST_SEGMENTS + 1).collect();
     if headers.len() > MOST_SEGMENTS {

@@ -1,13 +1,15 @@
 //! RAM, what of it others have claimed, and what is left.
 
 use super::tree::{Place, Tree};
-use super::{Module, Region, TreeError};
+use super::{Module, ModuleKind, Region, TreeError};
 use arrayvec::ArrayVec;
 
 /// How many pieces of RAM a machine may have.
-pub const MAX_RAM: usize = 16;
+pub const MAX_RAM: usize = 32;
 /// How many pieces of it may be reserved.
 pub const MAX_RESERVED: usize = 48;
+/// Whose an entry of the memory reservation block is.
+const MEMRESERVE: &str = "/memreserve/";
 /// How many pieces may be left between them.
 pub const MAX_FREE: usize = 64;
 
@@ -75,11 +77,11 @@ fn merge(ram: &mut ArrayVec<Region, MAX_RAM>) -> Result<(), TreeError> {
 pub fn read_reserved(tree: Tree, reserved: &mut ArrayVec<Reserved, MAX_RESERVED>) -> Result<(), TreeError> {
     for (start, bytes) in tree.reservations() {
         if let Some(region) = Region::new(start, bytes) {
-            push(reserved, "reservations", Reserved { region, what: "/memreserve/", no_map: false })?;
+            push(reserved, "reservations", Reserved { region, what: MEMRESERVE, no_map: false })?;
         } else if bytes != 0 {
             return Err(TreeError::Property {
                 node: "/",
-                property: "/memreserve/",
+                property: MEMRESERVE,
                 problem: "an entry wraps around the end of the address space",
             });
         }
@@ -100,6 +102,8 @@ pub fn read_reserved(tree: Tree, reserved: &mut ArrayVec<Reserved, MAX_RESERVED>
 
 /// Refuses modules that are not wholly in RAM, or share memory with each other or with what is reserved.
 ///
+/// A loader that hands over an initial ramdisk reserves its memory (`/memreserve/`), as U-Boot does: that is no conflict.
+///
 /// # Errors
 /// As said.
 pub fn check_modules(ram: &[Region], reserved: &[Reserved], modules: &[Module]) -> Result<(), TreeError> {
@@ -107,7 +111,10 @@ pub fn check_modules(ram: &[Region], reserved: &[Reserved], modules: &[Module]) 
         if !ram.iter().any(|r| r.covers(module.region)) {
             return Err(TreeError::OutsideRam(module.name, module.region));
         }
-        let claimed = reserved.iter().map(|r| (r.what, r.region));
+        let own = |r: &&Reserved| {
+            module.kind == ModuleKind::Bundle && r.what == MEMRESERVE && r.region.covers(module.region)
+        };
+        let claimed = reserved.iter().filter(|r| !own(r)).map(|r| (r.what, r.region));
         let before = modules.iter().take(index).map(|m| (m.name, m.region));
         if let Some(other) = claimed.chain(before).find(|(_, region)| region.overlaps(module.region)) {
             return Err(TreeError::Overlap { one: (module.name, module.region), other });

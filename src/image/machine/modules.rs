@@ -1,9 +1,10 @@
-//! Boot modules: what a boot loader has put into memory beside EL2, for the VMs (multiboot on Arm).
+//! Boot modules: what a boot loader has put into memory beside EL2, for the VMs: one by one (multiboot on Arm), or as a
+//! bundle, which loaders that know nothing of it hand over as an initial ramdisk.
 
 use arrayvec::ArrayVec;
 
 use super::memory::push;
-use super::tree::{Place, Tree};
+use super::tree::{Cells, Place, Tree};
 use super::{Region, TreeError};
 
 /// How many modules there may be.
@@ -16,6 +17,8 @@ pub enum ModuleKind {
     Kernel,
     /// An initial RAM disk, of the VM whose kernel precedes it.
     Ramdisk,
+    /// Both, for any number of VMs, and how they are configured.
+    Bundle,
 }
 
 /// A module in memory.
@@ -31,7 +34,15 @@ pub struct Module {
     pub name: &'static str,
 }
 
-/// Adds the modules under `/chosen`, sorted by address. There may be none.
+impl Module {
+    /// The bundle that lies at `region`.
+    pub const fn bundle(region: Region) -> Self {
+        Self { region, kind: ModuleKind::Bundle, bootargs: "", name: "bundle" }
+    }
+}
+
+/// Adds the modules under `/chosen`, sorted by address, and the initial ramdisk, unless there is a bundle already. There
+/// may be none.
 ///
 /// # Errors
 /// A node is wrong, or is of a kind EL2 does not know.
@@ -42,6 +53,11 @@ pub fn read_modules(tree: Tree, modules: &mut ArrayVec<Module, MAX_MODULES>) -> 
         }
         Ok(())
     })?;
+    if !modules.iter().any(|m| m.kind == ModuleKind::Bundle)
+        && let Some(region) = read_initrd(tree)?
+    {
+        push(modules, "boot modules", Module::bundle(region))?;
+    }
     crate::sort::by_key(modules, |m| m.region.start());
     Ok(())
 }
@@ -57,4 +73,20 @@ fn read_module(place: &Place) -> Result<Module, TreeError> {
         None => "",
     };
     Ok(Module { region: place.reg(0)?, kind, bootargs, name: place.name() })
+}
+
+/// Where `/chosen` says that an initial ramdisk lies: `linux,initrd-start` and `-end`, of one cell or two.
+fn read_initrd(tree: Tree) -> Result<Option<Region>, TreeError> {
+    const START: &str = "linux,initrd-start";
+    const END: &str = "linux,initrd-end";
+    let Some(chosen) = tree.by_path("/chosen")? else { return Ok(None) };
+    let address = |name| {
+        let bytes = chosen.property(name).unwrap_or_default();
+        Cells(bytes).take(bytes.len() / 4).ok_or_else(|| chosen.wrong(name, "is not an address"))
+    };
+    if chosen.property(START).is_none() && chosen.property(END).is_none() {
+        return Ok(None);
+    }
+    let region = Region::between(address(START)?, address(END)?);
+    region.map(Some).ok_or_else(|| chosen.wrong(END, "is not above linux,initrd-start"))
 }

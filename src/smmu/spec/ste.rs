@@ -89,7 +89,9 @@ register_bitfields![u64,
         /// Bit [185]: a faulting transaction stalls.
         S2S OFFSET(57) NUMBITS(1) [],
         /// Bit [186]: a fault that does not stall is recorded.
-        S2R OFFSET(58) NUMBITS(1) []
+        S2R OFFSET(58) NUMBITS(1) [],
+        /// Bit [187]: hardware updates the access flag of table descriptors; with S2HA only, and RES0 unless IDR0.HTTU is 3.
+        S2HAFT OFFSET(59) NUMBITS(1) []
     ],
 
     /// STE word 3, bits [255:192].
@@ -145,6 +147,7 @@ mod tests {
         assert_eq!(STE2::S2PTW::SET.value, 0x0040_0000_0000_0000);
         assert_eq!(STE2::S2HD::SET.value, 0x0080_0000_0000_0000);
         assert_eq!(STE2::S2HA::SET.value, 0x0100_0000_0000_0000);
+        assert_eq!(STE2::S2HAFT::SET.value, 0x0800_0000_0000_0000);
         assert_eq!(STE2::S2S::SET.value, 0x0200_0000_0000_0000);
         assert_eq!(STE2::S2R::SET.value, 0x0400_0000_0000_0000);
         // Bits 243:196.

@@ -1,7 +1,9 @@
 //! Boots images under QEMU through `scripts/run`, as a person would, and keeps what they print and what QEMU traces.
 
+pub mod card;
 pub mod elf;
 pub mod emulator;
+pub mod machine;
 mod scratch;
 pub mod tree;
 

@@ -110,7 +110,7 @@ fn a_kernel_too_large_for_its_vm_is_refused() {
 fn a_ramdisk_without_a_kernel_is_refused() {
     let lock = root().join("Cargo.lock");
     let ramdisk = format!("guest-loader,addr=0x48800000,initrd={}", lock.display());
-    refused(good().qemu(&["-device", &ramdisk]), "a ramdisk without a kernel at a lower address");
+    refused(good().qemu(&["-device", &ramdisk]), "a ramdisk without a kernel before it");
 }
 
 #[test]

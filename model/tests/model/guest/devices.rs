@@ -1,7 +1,7 @@
 //! Devices come and go, each with a view of its own, of one tier or another.
 
 use strandline::addr::Vmid;
-use strandline::address_space::SpaceError;
+use strandline::address_space::{DmaView, SpaceError};
 use strandline::dirty_log::{AttachError, Weakening};
 use strandline::smmu::{Httu, SmmuError, Stage2Config};
 use strandline::stage2::{DmaWalker, MapError};
@@ -74,6 +74,10 @@ impl Guest<'_> {
             Err(error) => return self.refused_view(error, weaker, vmid, &before),
             Ok(_) => return Err("a log was made weaker, which was not allowed".to_owned()),
         };
+        // Some views do without what their SMMU can do.
+        if self.smmu.features().httu == Httu::TableAccessFlag && self.dice.chance(896) {
+            self.host.space_mut().use_table_flags(self.host, index);
+        }
         self.met.weakened += u64::from(weaker);
         self.views[stream] = Some(Plugged { index, vmid, tier, unlinked: 0 });
         self.enter_dirty(Source::Dma, self.all());
@@ -120,14 +124,14 @@ impl Guest<'_> {
     }
 
     fn config(&self, index: usize, vmid: Vmid) -> Stage2Config {
-        let tier = self.views.iter().flatten().find(|v| v.index == index).map(|v| v.tier);
+        let update = self.host.space().dma_view(index).map_or(Httu::None, DmaView::hardware_update);
         self.with_tree(index, |tree| Stage2Config {
             vmid,
             root: tree.root(),
             ipa_bits: u32::from(tree.format().ipa_bits()),
             start_level: tree.format().start_level(),
             output_bits: 48,
-            hardware_update: if tier == Some(DmaTier::Hardware) { Httu::Dirty } else { Httu::None },
+            hardware_update: update,
         })
     }
 

@@ -71,7 +71,7 @@ impl<'a> Guest<'a> {
         mix: Mix,
     ) -> Self {
         let tier = match (parameters.smmu.httu, parameters.smmu.stall_model) {
-            (2, _) => DmaTier::Hardware,
+            (2 | 3, _) => DmaTier::Hardware,
             (_, 0) => DmaTier::Stall,
             _ => DmaTier::Assume,
         };

@@ -9,6 +9,7 @@ use strandline_model::Machine;
 use super::{Guest, Outcome};
 
 const WRITE: u64 = 1 << 7;
+const AF: u64 = 1 << 10;
 const NT: u64 = 1 << 16;
 
 /// All that an operation which is refused must leave as it is.
@@ -70,12 +71,12 @@ impl Guest<'_> {
         }
     }
 
-    /// Nothing is as it was not before, but for what hardware or a fault has made dirty.
+    /// Nothing is as it was not before, but for what hardware or a fault has made dirty, and walks have set.
     pub(super) fn check_unchanged(&self, what: &str, before: &Snapshot) -> Outcome {
         let mut after = self.snapshot();
         let same_places = after.words.len() == before.words.len();
         for (now, then) in after.words.iter_mut().zip(&before.words) {
-            if *now == (then.0, then.1 | WRITE) {
+            if *now == (then.0, then.1 | WRITE) || *now == (then.0, then.1 | AF) {
                 *now = *then;
             }
         }
