@@ -107,6 +107,7 @@ pub struct IpaRange {
 
 /// Why an [`IpaRange`] could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RangeError {
     /// `start` or `bytes` is not a multiple of [`PAGE_BYTES`]; carries the value.
     Unaligned(u64),

@@ -117,6 +117,7 @@ impl<D: DmaTlb> DmaView<'_, D> {
 
 /// Why an address space can't be changed; but for [`SpaceError::View`] nothing has been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SpaceError {
     /// A view can't take the mapping.
     Map(MapError),

@@ -20,6 +20,7 @@ const LOOKS_AT_A_CLOCK: u32 = if cfg!(test) { 1 << 10 } else { 1 << 24 };
 
 /// What is wrong with a platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PlatformError {
     /// It has not the frames to be tried: it takes four, two of them contiguous.
     NoFrames,

@@ -9,13 +9,14 @@ use crate::check::PlatformError;
 use crate::dirty_log::{AttachError, LogError};
 use crate::frames::{BadFrame, OutOfFrames};
 use crate::guest::{GuestError, NotDetached, StillAttached};
-use crate::hw::DmaTlbError;
+use crate::hw::{DmaTlbError, HoldTimeout, ResumeError};
 use crate::mmio::BadBase;
 use crate::smmu::{CommandError, SmmuError, Stage2Error, Unsupported};
 use crate::stage2::{MapError, ViewError};
 
 /// Any error of bringing an SMMU up, and of a guest behind it: what `?` makes of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Error {
     /// The embedder's platform is wrong.
     Platform(PlatformError),
@@ -95,11 +96,13 @@ impl error::Error for BadFrame {}
 impl error::Error for CommandError {}
 impl error::Error for DmaTlbError {}
 impl error::Error for GuestError {}
+impl error::Error for HoldTimeout {}
 impl error::Error for LogError {}
 impl error::Error for MapError {}
 impl error::Error for OutOfFrames {}
 impl error::Error for PlatformError {}
 impl error::Error for RangeError {}
+impl error::Error for ResumeError {}
 impl error::Error for SmmuError {}
 impl error::Error for SpaceError {}
 impl error::Error for Stage2Error {}

@@ -27,6 +27,7 @@ pub struct FrameBlock {
 
 /// Why memory is no block of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BadFrame {
     /// The address is not a multiple of the block's size.
     Unaligned {

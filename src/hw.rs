@@ -188,6 +188,12 @@ pub trait Cpu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoldTimeout;
 
+impl fmt::Display for HoldTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a vCPU did not stop in time")
+    }
+}
+
 /// All the library needs of its surroundings, in one bound.
 pub trait Platform: Memory + Frames + Cpu {}
 
@@ -326,6 +332,13 @@ pub struct ResumeError {
     /// The command is in the queue, and is carried out should the SMMU come back: it must not be given again. Otherwise
     /// the transaction still waits for its answer.
     pub issued: bool,
+}
+
+impl fmt::Display for ResumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fate = if self.issued { "is in the queue" } else { "was not given" };
+        write!(f, "a stalled transaction has no answer yet: {} (the command {fate})", self.error)
+    }
 }
 
 /// Why an invalidation on the DMA side did not complete.

@@ -10,6 +10,7 @@ const PAGE_BYTES: usize = 0x1_0000;
 
 /// Why no SMMU's registers can be at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BadBase {
     /// It is zero.
     Null,

@@ -11,6 +11,7 @@ use super::{Attached, Guest};
 
 /// Why an operation on a [`Guest`] failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GuestError {
     /// Its address space can't be changed so.
     Space(SpaceError),

@@ -1,7 +1,9 @@
 //! The guest's log, step by step or at once.
 
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES};
-use crate::dirty_log::{Flags, LogError, PAGE_WORDS, Progress, Request, Tiers, WriteFault};
+use crate::dirty_log::{
+    Flags, LogError, LogState, PAGE_WORDS, Progress, Request, Statistics, Tiers, WriteFault,
+};
 use crate::hw::Platform;
 use crate::smmu::Registers;
 
@@ -85,6 +87,18 @@ impl<P: Platform, R: Registers> Guest<'_, P, R> {
             self.platform.relax();
         }
         Ok(reported)
+    }
+
+    /// What its log is doing.
+    #[must_use]
+    pub fn log_state(&self) -> LogState {
+        self.log.lock().state()
+    }
+
+    /// What its logs have done so far.
+    #[must_use]
+    pub fn log_statistics(&self) -> Statistics {
+        self.log.lock().statistics()
     }
 
     /// Reads the page at `page`, each word once. In a log with digests the page is compared with these bytes from now on: it is

@@ -247,10 +247,9 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
         let walker = DmaWalker { tlb: smmu, vmid, coherent: smmu.features().coherent };
         let log = self.log.get_mut();
         let attached = log.attach_view(self.platform, &mut self.space, walker, tier, Weakening::Refused);
-        let view = attached.map_err(|error| {
+        let view = attached.inspect_err(|_| {
             // No stream has used it: what becomes of it is the SMMU's to count.
             let _quarantined = smmu.free_vmid(vmid);
-            error
         })?;
         if log.state() == LogState::Off && smmu.features().httu == Httu::TableAccessFlag {
             self.space.use_table_flags(self.platform, view);

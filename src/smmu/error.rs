@@ -11,6 +11,7 @@ use super::spec::pages::Register32;
 
 /// Why commands were not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CommandError {
     /// The queue did not run empty in time; carries its read index. Nothing is known of the commands; later calls
     /// fail at once until the SMMU has caught up.
@@ -57,6 +58,7 @@ impl From<CommandError> for DmaTlbError {
 
 /// Why a stage-2 configuration cannot be an STE of this SMMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stage2Error {
     /// IPA bits outside what the SMMU takes.
     IpaBits {
@@ -124,6 +126,7 @@ impl fmt::Display for Stage2Error {
 
 /// Why the driver could not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SmmuError {
     /// The SMMU lacks what the driver cannot do without, or an override would raise an ability of it.
     Unsupported(Unsupported),
