@@ -38,7 +38,12 @@ fn ram() -> IpaRange {
 
 /// A guest with RAM and no device.
 fn guest<R: Registers>(machine: &Machine) -> Guest<'_, Machine, R> {
-    let mut guest = Guest::new(machine, Format::new(36).unwrap(), Vmid(1), CpuTier::Hardware).unwrap();
+    guest_as(machine, Vmid(1))
+}
+
+/// The same; its vCPUs have this VMID.
+fn guest_as<R: Registers>(machine: &Machine, vmid: Vmid) -> Guest<'_, Machine, R> {
+    let mut guest = Guest::new(machine, Format::new(36).unwrap(), vmid, CpuTier::Hardware).unwrap();
     guest.map(Region { range: ram(), pa: Pa(0x8000_0000), reach: Reach::Ram }).unwrap();
     guest
 }
@@ -139,7 +144,7 @@ fn a_guest_with_a_device_cannot_be_ended_and_comes_back_whole() {
 fn a_stream_belongs_to_one_view_and_a_device_to_its_guest() {
     let machine = Machine::new(parameters(4));
     let smmu = bring_up(&machine, machine.smmu());
-    let (mut guest, mut other) = (guest(&machine), guest(&machine));
+    let (mut guest, mut other) = (guest(&machine), guest_as(&machine, Vmid(2)));
     let device = guest.attach(&smmu, STREAMS[0], DmaTier::Hardware).unwrap();
     let free = machine.free_frames();
     let busy = GuestError::Smmu(SmmuError::StreamBusy(STREAMS[0]));
@@ -197,6 +202,28 @@ fn a_device_is_not_detached_while_a_start_is_under_way() {
     assert_eq!(refused.error, GuestError::View(AttachError::Changing));
     guest.stop().unwrap();
     guest.detach(refused.device).unwrap();
+    guest.end().unwrap();
+    quiet(&machine).unwrap();
+}
+
+#[test]
+fn a_device_that_a_silent_smmu_does_not_let_go_stays_with_its_guest() {
+    let machine = Machine::new(parameters(13));
+    let smmu = bring_up(&machine, machine.smmu());
+    let mut guest = guest(&machine);
+    let device = guest.attach(&smmu, STREAMS[0], DmaTier::Hardware).unwrap();
+    machine.set_dead(true);
+    let refused = guest.detach(device).unwrap_err();
+    assert!(matches!(refused.error, GuestError::Smmu(SmmuError::Command(_))), "{refused}");
+    let guest_back = guest.end().unwrap_err();
+    assert_eq!(guest_back.devices, 1);
+    let mut guest = guest_back.guest;
+    machine.set_dead(false);
+    // It catches up with what is in its queue.
+    machine.run(1000);
+    guest.detach(refused.device).unwrap();
+    let quarantined = GuestError::Smmu(SmmuError::StreamQuarantined(STREAMS[0]));
+    assert_eq!(guest.attach(&smmu, STREAMS[0], DmaTier::Hardware).unwrap_err(), quarantined);
     guest.end().unwrap();
     quiet(&machine).unwrap();
 }
