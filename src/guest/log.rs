@@ -68,7 +68,8 @@ impl<P: Platform, R: Registers> Guest<'_, P, R> {
     /// the log: each view has been cleaned, and the invalidation has completed, before the first is reported. vCPUs, devices
     /// and faults go on meanwhile.
     ///
-    /// It takes as long as the range is large; a caller who must not be away for long syncs parts.
+    /// `report` runs with the log locked: it notes the page, and [`Guest::read_page`] is called afterwards (from inside it is
+    /// [`GuestError::Busy`]). It takes as long as the range is large; a caller who must not be away for long syncs parts.
     ///
     /// # Errors
     /// The log is not on, `range` is not all logged, another operation of the log is under way ([`GuestError::Busy`]), or
