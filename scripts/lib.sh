@@ -74,6 +74,29 @@ build_bundle() {
     "${CARGO_TARGET_DIR:-$root/target}/debug/mkbundle" "$@" || die "the bundle could not be made (see above)"
 }
 
+# The example of an embedder, from the library as it is packaged: of this tree it has its own few sources, and nothing else.
+build_embedding() {
+    local work=$root/target/packaged target_dir=$root/target/embedding package
+    rm -rf "$work" "$root/target/package"
+    mkdir -p "$work" "$out"
+    (cd "$root" && quietly timeout 300 cargo package --locked --allow-dirty --no-verify \
+        --package strandline-abi --package strandline-bundle --package strandline) || die "packaging the library failed"
+    for package in "$root"/target/package/*.crate; do tar -x -f "$package" -C "$work"; done
+    mkdir "$work/embedding"
+    cp -r "$root"/examples/embedding/{Cargo.toml,Cargo.lock,build.rs,link.ld,src} "$work/embedding"
+    # Files of packages have the same time always, by which cargo would take them for those of the last run.
+    find "$work" -type f -exec touch {} +
+    cd "$work/embedding"
+    # What a registry would do: where the library is, and the one of our packages that it depends on.
+    sed -i "s|path = \"../..\"|path = \"$(echo ../strandline-[0-9]*)\"|" Cargo.toml
+    ! grep -q '"\.\./\.\."' Cargo.toml || die "the example does not use the packaged library"
+    printf '[patch.crates-io]\nstrandline-abi = { path = "%s" }\n' ../strandline-abi-[0-9]* >>Cargo.toml
+    CARGO_TARGET_DIR=$target_dir quietly timeout 600 cargo build --release --target "$target" ||
+        die "building the example from the packages failed"
+    cp "$target_dir/$target/release/embedding" "$out/embedding.elf"
+    cd "$root"
+}
+
 # The guest in C, from the C header alone. Without an MMU all memory is device memory: no unaligned accesses.
 build_c_probe() {
     local compiler=aarch64-linux-gnu-gcc

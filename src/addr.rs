@@ -107,6 +107,7 @@ pub struct IpaRange {
 
 /// Why an [`IpaRange`] could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RangeError {
     /// `start` or `bytes` is not a multiple of [`PAGE_BYTES`]; carries the value.
     Unaligned(u64),
@@ -114,6 +115,18 @@ pub enum RangeError {
     Empty,
     /// `start + bytes` wraps, or passes the end of the 64-bit address space; carries `bytes`.
     Wraps(u64),
+}
+
+impl fmt::Display for RangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unaligned(value) => write!(f, "{value:#x} is not a multiple of {PAGE_BYTES:#x}"),
+            Self::Empty => f.write_str("a range of no bytes"),
+            Self::Wraps(bytes) => {
+                write!(f, "a range of {bytes:#x} bytes passes the end of the address space")
+            }
+        }
+    }
 }
 
 impl IpaRange {

@@ -46,7 +46,7 @@ impl Reach {
     }
 
     /// Whether it is in the DMA views.
-    const fn devices(self) -> bool {
+    pub(crate) const fn devices(self) -> bool {
         !matches!(self, Self::CpuDevice)
     }
 
@@ -78,6 +78,7 @@ impl Region {
 
 /// Why an address space can't be changed; but for [`SpaceError::View`] nothing has been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SpaceError {
     /// A view can't take the mapping.
     Map(MapError),
@@ -371,6 +372,16 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
             Some(changing) if changing.overlaps(range) => Err(SpaceError::Changing(range)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a start or stop of a log is under way.
+    pub(crate) const fn is_changing(&self) -> bool {
+        self.changing.is_some()
+    }
+
+    /// What is mapped.
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.regions.iter().flatten()
     }
 
     /// Checks that nobody who will reach `region` reaches another mapping there.

@@ -54,6 +54,14 @@ impl Word for AtomicU64 {
 }
 
 /// Physical memory as EL2 reaches it: the frames [`Frames`] hands out, and the RAM of guests.
+///
+/// What the library counts on, for isolation and for a log that loses nothing:
+/// 1. The same address is the same memory, for CPU, walkers and devices: there is no copy between.
+/// 2. It is mapped with the attributes that walkers use (write-back, inner shareable, where these are coherent), since
+///    atomics need that.
+/// 3. Each method of a word is one single-copy atomic access, as [`Word`] says.
+///
+/// [`crate::check::platform`] tries the first as far as frames go, and the third without another CPU.
 pub trait Memory {
     /// How a word of memory is accessed.
     type Word: Word;
@@ -146,6 +154,12 @@ pub struct Vttbr {
 }
 
 /// What the library asks of the CPU it runs on.
+///
+/// What each method carries: [`Cpu::barrier`] and [`Cpu::clean_to_poc`] isolation (what points at a table must not be seen
+/// before the table) and a log that loses nothing; [`Cpu::tlbi`] the log and the reuse of memory; [`Cpu::hold`] that no PE
+/// meets two sizes of a translation; [`Cpu::invalidate_from_poc`] event records and digests where devices are not coherent;
+/// [`Cpu::now_us`] that every wait ends. Software cannot see whether the first four do anything: a no-op passes every check
+/// and loses writes.
 pub trait Cpu {
     /// Executes `barrier`.
     fn barrier(&self, barrier: Barrier);
@@ -184,18 +198,35 @@ pub trait Cpu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoldTimeout;
 
+impl fmt::Display for HoldTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a vCPU did not stop in time")
+    }
+}
+
 /// All the library needs of its surroundings, in one bound.
 pub trait Platform: Memory + Frames + Cpu {}
 
 impl<T: Memory + Frames + Cpu> Platform for T {}
 
+/// Polls during which a clock has to move, or it is taken to stand still: a poll reads a register, which takes a tenth of a
+/// microsecond at the very least.
+const POLLS_OF_A_CLOCK: u32 = 1 << 24;
+
 /// Polls `done` until it is true or `limit_us` microseconds have passed, and says whether it came true. `done` is
 /// asked at least once after the time is up, so that a CPU that was away for long does not report a time-out that
-/// was none.
-pub fn wait_until(cpu: &impl Cpu, limit_us: u64, mut done: impl FnMut() -> bool) -> bool {
+/// was none. A clock that stands still ends it too.
+pub(crate) fn wait_until(cpu: &impl Cpu, limit_us: u64, done: impl FnMut() -> bool) -> bool {
+    wait_by_polls(cpu, limit_us, POLLS_OF_A_CLOCK, done)
+}
+
+fn wait_by_polls(cpu: &impl Cpu, limit_us: u64, most: u32, mut done: impl FnMut() -> bool) -> bool {
     let start = cpu.now_us();
+    let (mut moved, mut polls) = (start, 0);
     loop {
-        let expired = cpu.now_us().saturating_sub(start) >= limit_us;
+        let now = cpu.now_us();
+        (moved, polls) = if now == moved { (moved, polls + 1) } else { (now, 0) };
+        let expired = now.saturating_sub(start) >= limit_us || polls >= most;
         if done() {
             return true;
         }
@@ -351,6 +382,13 @@ pub struct ResumeError {
     pub issued: bool,
 }
 
+impl fmt::Display for ResumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fate = if self.issued { "is in the queue" } else { "was not given" };
+        write!(f, "a stalled transaction has no answer yet: {} (the command {fate})", self.error)
+    }
+}
+
 /// Why an invalidation on the DMA side did not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DmaTlbError {
@@ -369,5 +407,48 @@ impl fmt::Display for DmaTlbError {
             Self::Command(code) => write!(f, "the SMMU refused a command (CERROR {code:#x})"),
             Self::NoSwitching => f.write_str("the SMMU's streams can't be sent through another tree"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    #[test]
+    fn a_wait_ends_where_the_clock_stands_still() {
+        /// A CPU whose clock never moves.
+        struct Standing(Fake);
+        impl Cpu for Standing {
+            fn barrier(&self, _: Barrier) {}
+            fn tlbi(&self, _: Vttbr, _: Tlbi) {}
+            fn clean_to_poc(&self, _: Pa, _: u64) {}
+            fn invalidate_from_poc(&self, _: Pa, _: u64) {}
+            fn hold(&self, _: Vttbr) -> Result<(), HoldTimeout> {
+                Ok(())
+            }
+            fn release(&self, _: Vttbr) {}
+            fn now_us(&self) -> u64 {
+                self.0.now_us()
+            }
+            fn relax(&self) {}
+        }
+        let mut polls = 0;
+        let done = wait_by_polls(&Standing(Fake::new(0)), 1_000_000, 100, || {
+            polls += 1;
+            false
+        });
+        assert_eq!((done, polls), (false, 100));
+    }
+
+    #[test]
+    fn a_wait_of_a_clock_that_moves_ends_by_time_alone() {
+        let mut polls = 0;
+        // Fake time moves by a microsecond a poll.
+        let done = wait_by_polls(&Fake::new(0), 1000, 10, || {
+            polls += 1;
+            false
+        });
+        assert_eq!((done, polls), (false, 1001));
     }
 }

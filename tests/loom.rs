@@ -102,7 +102,7 @@ impl Memory for Machine {
 impl Frames for Machine {
     fn alloc(&self, order: u32) -> Option<FrameBlock> {
         assert_eq!(order, 0, "nothing here is larger than a frame");
-        Some(FrameBlock::from_pa(Pa(BASE + self.free.lock().unwrap().pop()? * PAGE), 0))
+        FrameBlock::new(Pa(BASE + self.free.lock().unwrap().pop()? * PAGE), 0).ok()
     }
 
     fn free(&self, block: FrameBlock) {

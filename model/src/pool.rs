@@ -58,7 +58,7 @@ impl Pool {
             self.free[first..first + count].fill(false);
             first
         };
-        Some(FrameBlock::from_pa(Pa(POOL + first as u64 * FRAME), order))
+        FrameBlock::new(Pa(POOL + first as u64 * FRAME), order).ok()
     }
 
     /// Sets `count` frames aside.
@@ -81,7 +81,7 @@ impl Pool {
         }
         self.reserved -= 1;
         let frame = self.one()?;
-        Some(FrameBlock::from_pa(Pa(POOL + frame as u64 * FRAME), 0))
+        FrameBlock::new(Pa(POOL + frame as u64 * FRAME), 0).ok()
     }
 
     /// Gives back those that were not taken.

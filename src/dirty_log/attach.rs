@@ -14,6 +14,7 @@ use crate::stage2::{DmaWalker, Harvest, Retired, ViewError, Walker};
 
 /// Why a view could not be attached or detached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AttachError {
     /// A start or stop is under way: end it first.
     Changing,

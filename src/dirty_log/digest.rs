@@ -3,11 +3,7 @@
 //! For devices behind an SMMU that keeps no dirty state. It knows contents, not events: a page that was changed and
 //! changed back is not reported, and whoever wrote it, it counts as a device's.
 
-use core::hash::Hasher;
-
-use siphasher::sip128::{Hasher128, SipHasher13};
-
-use super::{DirtyLog, Ledger, LogError};
+use super::{DigestKey, DirtyLog, Ledger, LogError};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT, Pa};
 use crate::address_space::{AddressSpace, DmaView};
 use crate::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
@@ -22,35 +18,13 @@ pub const PAGE_WORDS: usize = (PAGE_BYTES / 8) as usize;
 const PER_FRAME: u64 = PAGE_BYTES / DIGEST_BYTES;
 /// Bytes of EL2's memory for the digest of a page.
 pub const DIGEST_BYTES: u64 = 16;
-/// Words hashed at a time.
-const CHUNK: usize = 8;
-
-/// The key of a VM's digests. Who doesn't know it cannot make two contents of a page that have one digest.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct DigestKey(pub [u64; 2]);
-
-impl core::fmt::Debug for DigestKey {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        // A secret is in no report.
-        f.write_str("DigestKey(..)")
-    }
-}
-
-/// SipHash-1-3 with 128 bits of what a page holds; 0 for none, since 0 stands for *not known*.
+/// The keyed hash of what a page holds; 0 for none, since 0 stands for *not known*.
 struct Digest([u64; 2]);
 
 impl Digest {
     fn of(key: DigestKey, words: &[u64; PAGE_WORDS]) -> Self {
-        let mut hasher = SipHasher13::new_with_keys(key.0[0], key.0[1]);
-        let mut bytes = [0; CHUNK * 8];
-        for chunk in words.chunks_exact(CHUNK) {
-            for (bytes, word) in bytes.chunks_exact_mut(8).zip(chunk) {
-                bytes.copy_from_slice(&word.to_le_bytes());
-            }
-            hasher.write(&bytes);
-        }
-        let digest = hasher.finish128();
-        Self([digest.h1 | u64::from(digest.h1 | digest.h2 == 0), digest.h2])
+        let [low, high] = key.hash(words);
+        Self([low | u64::from(low | high == 0), high])
     }
 }
 
@@ -66,6 +40,7 @@ pub struct DigestCost {
 impl DigestCost {
     /// Measures both on the page at `pa`, which is the caller's, `rounds` times each (at least once). The clock tells
     /// microseconds: some hundred rounds make a figure.
+    #[cfg(feature = "digest")]
     pub fn measure(platform: &impl Platform, pa: Pa, rounds: u64) -> Self {
         let (mut words, rounds, key) = ([0; PAGE_WORDS], rounds.max(1), DigestKey([1, 2]));
         let mut time = |digest: bool| {
@@ -302,14 +277,6 @@ impl DirtyLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_digest_is_siphash_1_3_of_the_bytes_with_128_bits() {
-        // Worked out by an implementation of its own, which gives SipHash-2-4's published value for its published key.
-        let words: [u64; PAGE_WORDS] = core::array::from_fn(|i| i as u64);
-        let key = DigestKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]);
-        assert_eq!(Digest::of(key, &words).0, [0x784c_db33_77e8_0f94, 0xc6ae_1872_a5ca_c458]);
-    }
 
     #[test]
     fn memory_of_digests_is_16_bytes_a_page_and_an_index() {

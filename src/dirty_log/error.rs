@@ -12,6 +12,7 @@ use crate::stage2::ViewError;
 /// Why an operation of a log failed. Unless it is [`LogError::Untrusted`] or [`LogError::NotDelivered`] nothing has been
 /// changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogError {
     /// No log is on.
     NotOn,

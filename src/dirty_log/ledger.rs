@@ -5,7 +5,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use strandline_abi::LogSource;
 
 use super::Bitmap;
-use super::digest::{DigestKey, Digests};
+use super::DigestKey;
+use super::digest::Digests;
 use crate::addr::{Ipa, IpaRange, PAGE_SHIFT};
 use crate::frames::Frames;
 use crate::hw::Memory;

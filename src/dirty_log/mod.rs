@@ -9,6 +9,7 @@ mod bitmap;
 mod digest;
 mod error;
 mod fault;
+mod key;
 mod ledger;
 mod second_tree;
 mod stall;
@@ -18,13 +19,15 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use strandline_abi::{CpuTier, KeySource, LogState, Tiers};
+/// What a log says of itself, as `strandline-abi` defines it for guests too.
+pub use strandline_abi::{CpuTier, DmaTier, Flags, KeySource, LogSource, LogState, Tiers};
 
 pub use attach::{AttachError, Weakening};
 pub use bitmap::Bitmap;
-pub use digest::{DIGEST_BYTES, DigestCost, DigestKey, PAGE_WORDS};
+pub use digest::{DIGEST_BYTES, DigestCost, PAGE_WORDS};
 pub use error::LogError;
 pub use fault::WriteFault;
+pub use key::DigestKey;
 pub(crate) use ledger::Ledger;
 pub use stall::StallAnswer;
 pub use start::Request;
@@ -222,7 +225,7 @@ impl DirtyLog {
         self
     }
 
-    /// The same, knowing what digests cost here ([`DigestCost::measure`]).
+    /// The same, knowing what digests cost here (measured by `DigestCost::measure`, with the feature `digest`).
     #[must_use]
     pub const fn with_digest_cost(mut self, cost: DigestCost) -> Self {
         self.digest_cost = cost;
@@ -233,6 +236,12 @@ impl DirtyLog {
     #[must_use]
     pub const fn digest_cost(&self) -> DigestCost {
         self.digest_cost
+    }
+
+    /// Whether it has a key, without which there are no digests.
+    #[must_use]
+    pub const fn has_key(&self) -> bool {
+        self.key.is_some()
     }
 
     /// Where the randomness of its key comes from.

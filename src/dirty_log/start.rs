@@ -2,9 +2,9 @@
 
 use strandline_abi::{CpuTier, DmaTier, Tiers};
 
-use super::digest::{self, DigestKey, Digests};
+use super::digest::{self, Digests};
 use super::{
-    Copying, Counting, DirtyLog, Ledger, LogError, On, Phase, Preparing, Progress, STEP_PAGES,
+    Copying, Counting, DigestKey, DirtyLog, Ledger, LogError, On, Phase, Preparing, Progress, STEP_PAGES,
     STEP_PAGES_DIGEST, Splitting, Stage, Starting, Stopping, second_tree,
 };
 use crate::addr::{Ipa, IpaRange, PAGE_SHIFT, PageSize};

@@ -28,6 +28,7 @@ pub struct FramePool(Mutex<Pool>);
 
 /// Why memory could not be added to a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AddError {
     /// There is no whole frame in it.
     TooSmall,

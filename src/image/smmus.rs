@@ -4,7 +4,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::ptr::with_exposed_provenance;
+use core::ptr::with_exposed_provenance_mut;
 
 use strandline::addr::StreamId;
 use strandline::smmu::{Errata, FaultEvent, GlobalErrorReport, GlobalErrors, Limits, Mmio, Options, Smmu};
@@ -19,7 +19,6 @@ pub type RealSmmu = Smmu<'static, Platform, Mmio>;
 
 /// Bytes of the two register pages (IHI 0070 §6.1).
 const PAGES_BYTES: u64 = 0x2_0000;
-const PAGE1: u64 = 0x1_0000;
 
 /// All SMMUs, in the order of the device tree.
 pub struct Smmus {
@@ -67,25 +66,21 @@ impl Smmus {
 }
 
 fn start(node: &SmmuNode, platform: &'static Platform) -> Result<RealSmmu, String> {
-    let registers = registers(node.region).ok_or("its registers need 128 KiB at a multiple of 64 KiB")?;
+    let registers = registers(node.region)?;
     // What the tree does not call coherent is not; what it calls so is, if the SMMU says so too.
     let limits = Limits { coherent: (!node.coherent).then_some(false), ..Limits::default() };
     let options = Options { limits, errata: Errata::of_compatible(node.compatible), ..Options::default() };
     Smmu::new(platform, registers, &options).map_err(|error| format!("{error}"))
 }
 
-fn registers(region: Region) -> Option<Mmio> {
-    let base = region.start();
-    if region.bytes() < PAGES_BYTES || !base.is_aligned(PAGE1) {
-        return None;
+fn registers(region: Region) -> Result<Mmio, String> {
+    if region.bytes() < PAGES_BYTES {
+        return Err("its registers need 128 KiB".into());
     }
-    // SAFETY: 1. The device tree says that an SMMUv3's register pages are there; `Machine` has checked that no RAM and
-    // no other device is. 2. EL2 maps them as device memory, for ever. 3. The fields are cells: shared references are
-    // how they are accessed, and the driver is the only one who does.
-    let (page0, page1) = unsafe {
-        (&*with_exposed_provenance(base.0 as usize), &*with_exposed_provenance((base.0 + PAGE1) as usize))
-    };
-    Some(Mmio::new(page0, page1))
+    // SAFETY: 1. EL2 maps them as device memory, for ever. 2. The device tree says that an SMMUv3's register pages are there;
+    // `Machine` has checked that no RAM and no other device is. 3. The driver is the only one who accesses them.
+    unsafe { Mmio::at(with_exposed_provenance_mut(region.start().0 as usize)) }
+        .map_err(|error| format!("{error}"))
 }
 
 /// What matters of its abilities, in one line.

@@ -92,6 +92,8 @@ pub(super) struct Device<'p, P, R> {
     pub(super) registers: R,
     /// The SMMU sees the PEs' caches.
     pub(super) coherent: bool,
+    /// Bits of the addresses it can reach.
+    output_bits: u32,
     pub(super) errata: Errata,
     /// How long any one wait may take, in microseconds.
     pub(super) limit_us: u64,
@@ -106,6 +108,7 @@ impl<'p, P: Platform, R: Registers> Device<'p, P, R> {
             platform,
             registers,
             coherent: features.coherent,
+            output_bits: features.output_bits,
             errata: features.errata,
             limit_us,
             counters: Counters::default(),
@@ -116,10 +119,16 @@ impl<'p, P: Platform, R: Registers> Device<'p, P, R> {
     /// Frames for `bytes`, contiguous and aligned to their size.
     ///
     /// # Errors
-    /// There are none.
+    /// There are none, or they lie where the SMMU can't reach them.
     pub(super) fn alloc(&self, bytes: u64) -> Result<FrameBlock, SmmuError> {
         let order = order_of(bytes);
-        self.platform.alloc(order).ok_or(SmmuError::OutOfFrames { order })
+        let block = self.platform.alloc(order).ok_or(SmmuError::OutOfFrames { order })?;
+        if block.order() < order || (block.pa().0 + block.bytes() - 1) >> self.output_bits != 0 {
+            let (pa, bits) = (block.pa(), self.output_bits);
+            self.platform.free(block);
+            return Err(SmmuError::FrameOutOfReach { pa, bits });
+        }
+        Ok(block)
     }
 
     /// Fills `block`, which the SMMU cannot reach yet, with zeros, visible to it before any later store or register

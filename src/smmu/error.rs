@@ -11,6 +11,7 @@ use super::spec::pages::Register32;
 
 /// Why commands were not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CommandError {
     /// The queue did not run empty in time; carries its read index. Nothing is known of the commands; later calls
     /// fail at once until the SMMU has caught up.
@@ -57,6 +58,7 @@ impl From<CommandError> for DmaTlbError {
 
 /// Why a stage-2 configuration cannot be an STE of this SMMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stage2Error {
     /// IPA bits outside what the SMMU takes.
     IpaBits {
@@ -124,6 +126,7 @@ impl fmt::Display for Stage2Error {
 
 /// Why the driver could not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SmmuError {
     /// The SMMU lacks what the driver cannot do without, or an override would raise an ability of it.
     Unsupported(Unsupported),
@@ -140,6 +143,14 @@ pub enum SmmuError {
     OutOfFrames {
         /// `log2` of the frames needed.
         order: u32,
+    },
+    /// The frames that were to be had are smaller than was asked for, or lie beyond the SMMU's output size; nothing was
+    /// changed.
+    FrameOutOfReach {
+        /// Where they are.
+        pa: Pa,
+        /// The SMMU's output size in bits.
+        bits: u32,
     },
     /// The StreamID is beyond the stream table.
     StreamOutOfRange {
@@ -177,6 +188,12 @@ impl fmt::Display for SmmuError {
             }
             Self::OutOfFrames { order } => {
                 write!(f, "no {} contiguous frames are free for an SMMU table or queue", 1u64 << order)
+            }
+            Self::FrameOutOfReach { pa, bits } => {
+                write!(
+                    f,
+                    "the frames at {pa} are too small, or beyond the {bits} bits that the SMMU addresses"
+                )
             }
             Self::StreamOutOfRange { stream, bits } => {
                 write!(f, "stream {stream} is beyond the {bits} bits of the stream table")

@@ -127,6 +127,7 @@ pub struct Features {
 
 /// What an SMMU lacks that this driver cannot do without; each carries the register that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unsupported {
     /// Not an SMMUv3; AIDR.
     Version(u32),

@@ -2,6 +2,7 @@
 //! each of its streams.
 
 use crate::addr::{PAGE_SHIFT, Pa, Vmid};
+use crate::address_space::DmaView;
 use crate::hw::DmaRoot;
 
 use super::error::Stage2Error;
@@ -10,8 +11,8 @@ use super::spec::ste::{STE_WORDS, STE0, STE1, STE2, STE3};
 
 /// The least IPA bits a VMSAv8-64 walk takes without small translation tables (S2T0SZ at most 39).
 const LEAST_IPA_BITS: u32 = 25;
-/// The most without LPA2.
-const MOST_IPA_BITS: u32 = 48;
+/// The most without LPA2, of an IPA and of an output address.
+const MOST_BITS: u32 = 48;
 /// Bits one level of 4 KiB tables resolves.
 const BITS_PER_LEVEL: u32 = 9;
 /// Concatenating up to 16 tables at the start level resolves so many bits more.
@@ -33,6 +34,22 @@ pub struct Stage2Config {
     /// What hardware updates in the tree: what its view says
     /// ([`DmaView::hardware_update`](crate::address_space::DmaView::hardware_update)).
     pub hardware_update: Httu,
+}
+
+impl Stage2Config {
+    /// `dma`, as its tree and its tier have it.
+    #[must_use]
+    pub fn of<D>(dma: &DmaView<'_, D>) -> Self {
+        let tree = &dma.view.tree;
+        Self {
+            vmid: dma.view.walker.vmid,
+            root: tree.root(),
+            ipa_bits: tree.format().ipa_bits().into(),
+            start_level: tree.format().start_level(),
+            output_bits: MOST_BITS,
+            hardware_update: dma.hardware_update(),
+        }
+    }
 }
 
 /// The STE of every stream of one view.
@@ -153,7 +170,7 @@ impl Stage2Config {
     /// The walk is one the tables can have (Arm ARM D8.2, as §5.2 asks of S2T0SZ, S2SL0 and S2TTB).
     fn check_walk(&self, features: &Features) -> Result<(), Stage2Error> {
         let Self { ipa_bits, start_level, root, .. } = *self;
-        let most = features.input_bits().min(MOST_IPA_BITS);
+        let most = features.input_bits().min(MOST_BITS);
         if !(LEAST_IPA_BITS..=most).contains(&ipa_bits) {
             return Err(Stage2Error::IpaBits { asked: ipa_bits, most });
         }

@@ -15,6 +15,9 @@ impl Format {
     /// The largest input size without 52-bit addresses.
     pub const MAX_IPA_BITS: u8 = 48;
 
+    /// The tree of the smallest input size: guest addresses up to 4 GiB.
+    pub const SMALLEST: Self = Self { ipa_bits: Self::MIN_IPA_BITS };
+
     /// A tree for guest addresses of `ipa_bits` bits, [`Self::MIN_IPA_BITS`] to [`Self::MAX_IPA_BITS`].
     #[must_use]
     pub const fn new(ipa_bits: u8) -> Option<Self> {

@@ -48,6 +48,7 @@ impl Mapping {
 
 /// Why a mapping can't be changed; nothing has been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MapError {
     /// Something is mapped at this address already.
     AlreadyMapped(Ipa),

@@ -3,13 +3,16 @@
 use core::fmt;
 
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};
-use crate::hw::{Barrier, Cpu, DmaRoot, DmaTlb, DmaTlbError, Memory, Scope, SizeChange, Tlbi, Vttbr, Word};
+use crate::hw::{
+    Barrier, Cpu, DmaRoot, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr, Word,
+};
 use crate::stage2::descriptor::{AF, S2AP_WRITE};
 use crate::stage2::tree::{Contents, Slot};
 use crate::stage2::{LeafCounts, Lines, Tree, nt};
 
 /// Why a change of a view did not complete. What was unlinked by it must not be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ViewError {
     /// A vCPU could not be stopped; nothing was changed.
     HoldTimeout,
@@ -26,7 +29,7 @@ pub enum ViewError {
 impl fmt::Display for ViewError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HoldTimeout => f.write_str("a vCPU did not stop in time"),
+            Self::HoldTimeout => HoldTimeout.fmt(f),
             Self::Dma(error) => error.fmt(f),
             Self::Foreign(word) => write!(f, "a descriptor was changed by somebody else: {word:#018x}"),
             Self::ReserveShort => f.write_str("fewer table frames were reserved than are needed"),

@@ -4,7 +4,7 @@ use strandline::addr::Pa;
 use strandline::frames::{FrameBlock, FrameReserve, Frames, OutOfFrames};
 use strandline::hw::{Barrier, Cpu, HoldTimeout, Memory, PairStore, Tlbi, Vttbr, Word};
 use strandline::smmu::Registers;
-use strandline::smmu::spec::pages::{Register32, Register64};
+use strandline::smmu::{Register32, Register64};
 
 use super::{Machine, ModelWord, SmmuPort, turn};
 use crate::alarm::Rule;

@@ -1,6 +1,6 @@
 //! Registers (§6.3): late handshakes, and what may be written when.
 
-use strandline::smmu::spec::pages::{Register32, Register64};
+use strandline::smmu::{Register32, Register64};
 
 use super::{ABORT, ATSCHK, CMDQ_ERR, CMDQEN, EVENTQEN, SMMUEN, Smmu, UPDATE};
 use crate::alarm::Rule;

@@ -9,7 +9,7 @@ use strandline::hw::{
     Tlbi, TreeSwitch, Vttbr, Word,
 };
 use strandline::smmu::Registers;
-use strandline::smmu::spec::pages::{Register32, Register64};
+use strandline::smmu::{Register32, Register64};
 use strandline_model::{Machine, ModelWord, SmmuPort};
 
 use crate::frames::frames_of_machine;
@@ -264,7 +264,7 @@ impl Frames for Broken<'_> {
     frames_of_machine!();
 
     fn free(&self, block: FrameBlock) {
-        let again = FrameBlock::from_pa(block.pa(), block.order());
+        let again = FrameBlock::new(block.pa(), block.order()).expect("it is one");
         self.machine.free(block);
         if self.fault == Fault::DoubleFree && self.phase.get() == Phase::Stop {
             self.machine.free(again);

@@ -9,7 +9,7 @@ use strandline::hw::{
     TreeSwitch, Vttbr,
 };
 use strandline::smmu::Registers;
-use strandline::smmu::spec::pages::{Register32, Register64};
+use strandline::smmu::{Register32, Register64};
 use strandline_model::{Machine, ModelWord, SmmuPort};
 
 use crate::frames::frames_of_machine;

@@ -2,6 +2,10 @@
 
 mod broken;
 mod catches;
+mod embedder;
+/// What the example of an embedder does: here on the model.
+#[path = "../../../examples/embedding/src/story.rs"]
+mod embedding;
 mod frames;
 mod gate;
 mod guest;

@@ -4,8 +4,8 @@ use crate::vm::{CPU_VMID, Plan, RAM, STREAMS, Vm, bring_up, options, quiet};
 use strandline::addr::{Ipa, IpaRange, Pa, PageSize, StreamId};
 use strandline::dirty_log::Request;
 use strandline::hw::{Barrier, Cpu, DmaTlb, DmaTlbError, Memory, Scope, Tlbi, Vttbr, Word};
-use strandline::smmu::spec::pages::{Register32, Register64};
 use strandline::smmu::{Httu, Registers, Smmu, Stage2Config};
+use strandline::smmu::{Register32, Register64};
 use strandline_abi::{DmaTier, Flags};
 use strandline_model::{Dma, Machine, ModelWord, Parameters, Rule, Source};
 

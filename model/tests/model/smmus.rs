@@ -5,7 +5,7 @@ use crate::lying::{Blind, Deaf, Forgetful};
 use crate::vm::{Plan, RAM, STREAMS, Vm, bring_up, cycle, options, quiet};
 use strandline::addr::StreamId;
 use strandline::hw::Platform;
-use strandline::smmu::spec::pages::Register32;
+use strandline::smmu::Register32;
 use strandline::smmu::{Errata, Features, Httu, Options, Registers, Smmu, Stage2Config, ViewSte};
 use strandline_abi::DmaTier;
 use strandline_model::{Dma, Machine, Parameters, Reason, Rule, Tally};

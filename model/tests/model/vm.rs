@@ -113,17 +113,7 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     /// The STE of the DMA view.
     pub fn ste(&self) -> ViewSte {
         let dma = self.space.dma_views().next().expect("one DMA view");
-        let view = &dma.view;
-        let tree = &view.tree;
-        let config = Stage2Config {
-            vmid: view.walker.vmid,
-            root: tree.root(),
-            ipa_bits: u32::from(tree.format().ipa_bits()),
-            start_level: tree.format().start_level(),
-            output_bits: 48,
-            hardware_update: dma.hardware_update(),
-        };
-        self.smmu.view(&config).expect("an STE")
+        self.smmu.view(&Stage2Config::of(dma)).expect("an STE")
     }
 
     fn run(&self) {

@@ -263,16 +263,7 @@ fn attach(
         let driver = smmus.get(*smmu).ok_or("no such SMMU")?;
         let index = views.iter().find(|(known, _)| known == smmu).map_or(0, |(_, view)| *view);
         let dma = space.dma_views().nth(index).ok_or("no such DMA view")?;
-        let tree = &dma.view.tree;
-        let config = Stage2Config {
-            vmid: dma.view.walker.vmid,
-            root: tree.root(),
-            ipa_bits: tree.format().ipa_bits().into(),
-            start_level: tree.format().start_level(),
-            output_bits: 48,
-            hardware_update: dma.hardware_update(),
-        };
-        let ste = driver.view(&config).map_err(text)?;
+        let ste = driver.view(&Stage2Config::of(dma)).map_err(text)?;
         driver.attach(*stream, &ste).map_err(text)?;
     }
     Ok(())
