@@ -95,6 +95,15 @@ impl<'d, D> DmaView<'d, D> {
         }
     }
 
+    /// The VMID it was added with, and is taken away with: the same in and out of a log.
+    #[must_use]
+    pub const fn home_vmid(&self) -> Vmid {
+        match &self.other {
+            Some(other) if self.switched => other.view.walker.vmid,
+            _ => self.view.walker.vmid,
+        }
+    }
+
     /// The VMIDs of its trees: the one it was added with, and another one for the time of a log.
     pub fn vmids(&self) -> impl Iterator<Item = Vmid> {
         let other = self.other.as_ref().map(|other| other.view.walker.vmid);

@@ -26,7 +26,7 @@ use crate::address_space::{AddressSpace, MAX_DMA_VIEWS, Region};
 use crate::dirty_log::{
     AttachError, CpuTier, DigestKey, DirtyLog, DmaTier, KeySource, LogState, Tiers, Weakening,
 };
-use crate::hw::{Barrier, Platform, Tlbi, Vttbr};
+use crate::hw::{Platform, Vttbr};
 use crate::smmu::{Httu, Registers, Smmu, SmmuError, Stage2Config};
 use crate::stage2::{DmaWalker, Format};
 
@@ -47,7 +47,7 @@ pub struct Attached<'s, P, R> {
     smmu: &'s Smmu<'s, P, R>,
     stream: StreamId,
     view: usize,
-    /// The VMID of the view: with the SMMU, what tells views of different guests apart.
+    /// The VMID the view was added with: with the SMMU, what tells views of different guests apart.
     vmid: Vmid,
 }
 
@@ -91,6 +91,15 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
     #[must_use]
     pub fn with_direct_swap(mut self) -> Self {
         self.space = self.space.with_direct_swap();
+        self
+    }
+
+    /// The same on cores that may end a broadcast invalidation too early
+    /// ([`AddressSpace::with_repeated_invalidation`]): each is issued twice.
+    #[must_use]
+    pub fn with_repeated_invalidation(mut self) -> Self {
+        self.space = self.space.with_repeated_invalidation();
+        self.forget_vcpus();
         self
     }
 
@@ -192,7 +201,7 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
         let is_ours = self
             .space
             .dma_view(view)
-            .is_some_and(|dma| core::ptr::eq(dma.view.walker.tlb, smmu) && dma.view.walker.vmid == vmid);
+            .is_some_and(|dma| core::ptr::eq(dma.view.walker.tlb, smmu) && dma.home_vmid() == vmid);
         if !is_ours {
             return Err(NotDetached { device, error: GuestError::NotOurs(stream) });
         }
@@ -234,9 +243,8 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
 
     /// Invalidates all that PEs hold of its vCPUs' translations.
     fn forget_vcpus(&self) {
-        self.platform.barrier(Barrier::DsbIshst);
-        self.platform.tlbi(self.vttbr(), Tlbi::VmallS12E1Is);
-        self.platform.barrier(Barrier::DsbIsh);
+        let view = self.space.cpu_view();
+        view.walker.invalidate_all(self.platform, &view.tree);
     }
 
     fn add_view(&mut self, smmu: &'s Smmu<'s, P, R>, tier: DmaTier) -> Result<usize, GuestError> {
@@ -266,7 +274,7 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
         let dma = self.space.dma_view(view).ok_or(AttachError::NoSuchView(view))?;
         let ste = smmu.view(&Stage2Config::of(dma))?;
         smmu.attach(stream, &ste)?;
-        let vmid = dma.view.walker.vmid;
+        let vmid = dma.home_vmid();
         self.streams[view] += 1;
         Ok(Attached { smmu, stream, view, vmid })
     }

@@ -180,7 +180,7 @@ impl CpuWalker {
     }
 
     /// Makes earlier stores to descriptors visible, and all PEs forget the translations of the view.
-    fn invalidate_all(&self, cpu: &impl Cpu, tree: &Tree) {
+    pub(crate) fn invalidate_all(&self, cpu: &impl Cpu, tree: &Tree) {
         cpu.barrier(Barrier::DsbIshst);
         for _ in 0..1 + usize::from(self.repeat) {
             cpu.tlbi(self.vttbr(tree), Tlbi::VmallS12E1Is);

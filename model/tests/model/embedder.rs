@@ -126,6 +126,28 @@ fn a_guest_gives_all_its_frames_back_and_its_log_goes_with_it() {
 }
 
 #[test]
+fn devices_of_a_view_with_a_second_tree_come_and_go_in_a_log_and_out_of_it() {
+    for seed in 0..SEEDS {
+        let mut parameters = parameters(seed);
+        (parameters.smmu.bbml, parameters.pes.lse2) = (0, true);
+        let machine = Machine::new(parameters);
+        let smmu = bring_up(&machine, machine.smmu());
+        let mut guest = guest(&machine).with_repeated_invalidation();
+        // One comes before the log and goes in it, one comes in it and goes after it.
+        let early = guest.attach(&smmu, STREAMS[0], DmaTier::Hardware).unwrap();
+        guest.start(ram()).unwrap();
+        let late = guest.attach(&smmu, STREAMS[1], DmaTier::Hardware).unwrap();
+        assert!(matches!(machine.dma(STREAMS[1], RAM.offset(5 * PAGE), true), Dma::Done(_)));
+        assert_eq!(synced(&guest), [5]);
+        guest.detach(early).unwrap();
+        guest.stop().unwrap();
+        guest.detach(late).unwrap();
+        guest.end().unwrap();
+        quiet(&machine).unwrap();
+    }
+}
+
+#[test]
 fn a_guest_with_a_device_cannot_be_ended_and_comes_back_whole() {
     let machine = Machine::new(parameters(3));
     let smmu = bring_up(&machine, machine.smmu());
