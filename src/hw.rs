@@ -31,23 +31,29 @@ pub trait Word {
     fn fetch_or(&self, mask: u64) -> u64;
 }
 
+// Inlined wherever they are used: a call for each descriptor would cost ten times the access.
 impl Word for AtomicU64 {
+    #[inline]
     fn load(&self) -> u64 {
         AtomicU64::load(self, Ordering::Relaxed)
     }
 
+    #[inline]
     fn store(&self, value: u64) {
         AtomicU64::store(self, value, Ordering::Relaxed);
     }
 
+    #[inline]
     fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
         AtomicU64::compare_exchange(self, current, new, Ordering::AcqRel, Ordering::Acquire)
     }
 
+    #[inline]
     fn fetch_and(&self, mask: u64) -> u64 {
         AtomicU64::fetch_and(self, mask, Ordering::AcqRel)
     }
 
+    #[inline]
     fn fetch_or(&self, mask: u64) -> u64 {
         AtomicU64::fetch_or(self, mask, Ordering::AcqRel)
     }
