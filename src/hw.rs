@@ -75,6 +75,13 @@ pub trait Memory {
             word.store(value(i));
         }
     }
+
+    /// [`Memory::fill`] by words that ascend: `first`, and each the one before and `step`, modulo 2^64. Whole tables are
+    /// filled so.
+    fn fill_ascending(&self, pa: Pa, count: usize, first: u64, step: u64) {
+        // Wrapping, which no caller has need of: with a check of each sum the stores would not be vectorised.
+        self.fill(pa, count, |i| first.wrapping_add((i as u64).wrapping_mul(step)));
+    }
 }
 
 /// The barriers the library asks for (Arm ARM B2.3.10).

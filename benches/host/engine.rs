@@ -18,6 +18,8 @@ use crate::tables::{Percent, Tables};
 
 /// What the goals are about.
 const GIB: u64 = 1 << 30;
+/// Beyond this, mapping by pages again and again takes minutes.
+const LARGEST_MAPPED: u64 = 64 << 30;
 const STORES: &str = "plain stores of the same tables";
 const READ: &str = "plain read of the same descriptors";
 const CLEAN: &str = "plain read, and an atomic AND of each dirty descriptor";
@@ -59,6 +61,13 @@ fn sizes(bench: &mut Bench, tables: &mut Tables, bytes: u64) {
     });
     bench.run(merge.series("merge", bytes as f64), tables, bytes);
 
+    if bytes > LARGEST_MAPPED {
+        bench.note(format!(
+            "map and unmap of {} by pages left out: a run of ten takes minutes",
+            size_name(bytes)
+        ));
+        return;
+    }
     let _ = tables.unmap();
     let map = Contest::new(named("map by pages"), pages(bytes), |t: &mut Tables| {
         let taken = t.map(Some(t.range));

@@ -43,7 +43,8 @@ impl Bench {
         self.part.figures.extend(contest.figures());
     }
 
-    fn note(&mut self, text: String) {
+    /// Says what is left out, here and in the report.
+    pub fn note(&mut self, text: String) {
         println!("{text}");
         self.part.notes.push(text);
     }

@@ -66,8 +66,8 @@ mod run {
     use guest_rt::{power, println, reason};
 
     use crate::{
-        aarch32, aborts, bad, calls, digest, dma, ending, fuzz, grain, marks, measure, odd, pci, shadow, shadow_dma, stage1,
-        start, storm, undefined, waiting,
+        aarch32, aborts, bad, calls, digest, dma, ending, fuzz, grain, marks, measure, odd, pci, shadow,
+        shadow_dma, stage1, start, storm, undefined, waiting,
     };
 
     guest_rt::guest_main!(main);
