@@ -134,7 +134,7 @@ pub(super) fn clear<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argume
     // The guest may change the mask meanwhile: each word is read once.
     let mut mask = [0; GuestBuffer::MAX_WORDS];
     for (index, wanted) in mask.iter_mut().enumerate() {
-        if index.is_multiple_of(64) {
+        if index % 64 == 63 {
             platform.relax();
         }
         *wanted = step.buffer.word(platform, index as u64).map_or(0, Word::load);

@@ -130,7 +130,7 @@ pub(crate) fn count(cpu: &impl Cpu, layout: &impl Layout, level: u8, base: Ipa) 
     }
     let mut tables = 1;
     for (i, at) in entries(level, base).enumerate() {
-        if i.is_multiple_of(WINDOW_ENTRIES) {
+        if (i + 1).is_multiple_of(WINDOW_ENTRIES) {
             cpu.relax();
         }
         if matches!(layout.plan(level, at), Plan::Table) {
@@ -169,7 +169,7 @@ pub(crate) fn build<P: Memory + Frames + Cpu>(
     } else {
         let mut words = [0; ENTRIES];
         for (i, at) in entries(level, base).enumerate() {
-            if i.is_multiple_of(WINDOW_ENTRIES) {
+            if (i + 1).is_multiple_of(WINDOW_ENTRIES) {
                 platform.relax();
             }
             words[i] = match layout.plan(level, at) {
