@@ -93,7 +93,7 @@ impl Logged {
             while done < self.range.pages() {
                 let part = self.log.step_of(self.range, done).expect("in turn");
                 let words = &mut self.words[(done / 64) as usize..];
-                let wanted = |index: u64| if index % 2 == 0 { u64::MAX } else { 0 };
+                let wanted = |index: u64| if index.is_multiple_of(2) { u64::MAX } else { 0 };
                 let deliver = |index: u64, bits| words[index as usize] = bits;
                 let cleared = self.log.clear(&self.machine, &self.space, part, Flags::BOTH, wanted, deliver);
                 let _ = cleared.expect("nothing fails");

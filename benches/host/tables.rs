@@ -222,12 +222,11 @@ impl Tables {
     /// One harvest into a bitmap, as the log's.
     pub fn harvest(&mut self, mode: Harvest) -> Duration {
         let (start, bitmap, machine) = (self.range.start().0, &self.bitmap, &self.machine);
-        let taken = time(|| {
+        time(|| {
             self.view.tree.harvest(machine, self.range, mode, |at, pages| {
                 bitmap.set(machine, (at.0 - start) >> 12, pages);
-            });
-        });
-        taken
+            })
+        })
     }
 
     /// Asks for the translation of every page, one by one.
