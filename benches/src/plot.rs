@@ -111,6 +111,8 @@ fn draw(picture: &Picture, series: &Series<'_>, file: &Path) -> Result<(), Box<d
     let (x0, x1) =
         points().map(|f| at(f)).fold((f64::MAX, 0.0), |(a, b): (f64, f64), x| (a.min(x), b.max(x)));
     let (y0, y1) = values().fold((f64::MAX, 0.0), |(a, b): (f64, f64), y| (a.min(y), b.max(y)));
+    // Above the curves there is room for their names.
+    let headroom = (y1 / y0).max(4.0).powf(0.06 * series.len() as f64) * 1.5;
     let area = SVGBackend::new(file, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -118,7 +120,10 @@ fn draw(picture: &Picture, series: &Series<'_>, file: &Path) -> Result<(), Box<d
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(78)
-        .build_cartesian_2d((x0 / 1.5..x1 * 1.5).log_scale(), (y0 / 1.6..y1 * 2.2).log_scale())?;
+        .build_cartesian_2d(
+            (x0 / 1.5..x1 * 1.5).log_scale().base(16.0),
+            (y0 / 1.6..y1 * headroom).log_scale(),
+        )?;
     chart
         .configure_mesh()
         .x_desc("bytes of guest memory")
