@@ -223,9 +223,9 @@ impl Tables {
     pub fn harvest(&mut self, mode: Harvest) -> Duration {
         let (start, bitmap, machine) = (self.range.start().0, &self.bitmap, &self.machine);
         time(|| {
-            self.view.tree.harvest(machine, self.range, mode, |at, pages| {
+            let _cleaned = self.view.tree.harvest(machine, self.range, mode, |at, pages| {
                 bitmap.set(machine, (at.0 - start) >> 12, pages);
-            })
+            });
         })
     }
 
