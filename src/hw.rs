@@ -31,23 +31,29 @@ pub trait Word {
     fn fetch_or(&self, mask: u64) -> u64;
 }
 
+// Inlined wherever they are used: a call for each descriptor would cost ten times the access.
 impl Word for AtomicU64 {
+    #[inline]
     fn load(&self) -> u64 {
         AtomicU64::load(self, Ordering::Relaxed)
     }
 
+    #[inline]
     fn store(&self, value: u64) {
         AtomicU64::store(self, value, Ordering::Relaxed);
     }
 
+    #[inline]
     fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
         AtomicU64::compare_exchange(self, current, new, Ordering::AcqRel, Ordering::Acquire)
     }
 
+    #[inline]
     fn fetch_and(&self, mask: u64) -> u64 {
         AtomicU64::fetch_and(self, mask, Ordering::AcqRel)
     }
 
+    #[inline]
     fn fetch_or(&self, mask: u64) -> u64 {
         AtomicU64::fetch_or(self, mask, Ordering::AcqRel)
     }
@@ -76,6 +82,13 @@ pub trait Memory {
         for (i, word) in self.words(pa, count).iter().enumerate() {
             word.store(value(i));
         }
+    }
+
+    /// [`Memory::fill`] by words that ascend: `first`, and each the one before and `step`, modulo 2^64. Whole tables are
+    /// filled so.
+    fn fill_ascending(&self, pa: Pa, count: usize, first: u64, step: u64) {
+        // Wrapping, which no caller has need of: with a check of each sum the stores would not be vectorised.
+        self.fill(pa, count, |i| first.wrapping_add((i as u64).wrapping_mul(step)));
     }
 
     /// Stores of 128 bits at once, where every PE of the machine has FEAT_LSE2: an SMMU that is integrated with such PEs

@@ -4,7 +4,7 @@ use strandline_abi::{DmaTier, Flags, LogSource};
 
 use super::bitmap::ones;
 use super::{DirtyLog, Ledger, LogError, STEP_PAGES, digest};
-use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT};
+use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT, PageSize};
 use crate::address_space::{AddressSpace, DmaView};
 use crate::hw::{DmaTlb, Memory, Platform};
 use crate::sabotage;
@@ -89,6 +89,7 @@ impl DirtyLog {
         }
         let mut reported = 0;
         for (word, first, mask) in words(ledger, part) {
+            window(platform, word);
             let taken = Taken::new(platform, ledger, flags, first, mask, clear);
             if !deliver(word, taken.bits()).succeeded() {
                 taken.put_back(platform, ledger);
@@ -125,6 +126,7 @@ impl DirtyLog {
         }
         let mut discarded = 0;
         for (word, first, mask) in words(ledger, part) {
+            window(platform, word);
             let taken = Taken::new(platform, ledger, flags, first, wanted(word) & mask, true);
             if !deliver(word, taken.bits()).succeeded() {
                 taken.put_back(platform, ledger);
@@ -146,6 +148,13 @@ fn collect<P: Platform, D: DmaTlb>(
     clean: bool,
     ranges: impl Iterator<Item = IpaRange> + Clone,
 ) -> Result<(), ViewError> {
+    // Interrupts are heard between pieces.
+    let heard = |(i, _): &(usize, IpaRange)| {
+        if *i > 0 {
+            platform.relax()
+        }
+    };
+    let pieces = ranges.clone().flat_map(pieces).enumerate().inspect(heard).map(|(_, piece)| piece);
     let mode = if clean { Harvest::Clean } else { Harvest::Keep };
     let record = |source, at: Ipa, pages: u64| {
         let pages = pages + u64::from(sabotage::ONE_PAGE_TOO_MANY);
@@ -154,7 +163,7 @@ fn collect<P: Platform, D: DmaTlb>(
     if flags.names(LogSource::Cpu) {
         space.cpu.walker.collect_updates(platform)?;
         let mut cleaned = false;
-        for range in ranges.clone() {
+        for range in pieces.clone() {
             cleaned |= space.cpu.tree.harvest(platform, range, mode, |at, n| record(LogSource::Cpu, at, n));
         }
         if cleaned && !sabotage::NO_INVALIDATION {
@@ -165,11 +174,13 @@ fn collect<P: Platform, D: DmaTlb>(
         if !sabotage::NO_SYNC_BEFORE_WALK {
             collect_dma_updates(platform, space)?;
         }
-        ranges.clone().for_each(|range| digest::compare(platform, space, ledger, range, clean));
+        if space.has_digest_views() {
+            ranges.for_each(|range| digest::compare(platform, space, ledger, range, clean));
+        }
         for dma in space.dma_views().filter(|dma| dma.tier != DmaTier::Digest) {
             let mode = if dma.shows_writes() { mode } else { Harvest::Assume };
             let owed =
-                harvest_dma(platform, dma, mode, ranges.clone(), |at, n| record(LogSource::Dma, at, n));
+                harvest_dma(platform, dma, mode, pieces.clone(), |at, n| record(LogSource::Dma, at, n));
             if let Some(Owed { range, leaf_only }) = owed
                 && !sabotage::NO_DMA_INVALIDATION
             {
@@ -210,6 +221,28 @@ fn harvest_dma<P: Platform, D: DmaTlb>(
     // What was changed has addresses that a format covers: the range is one.
     let range = IpaRange::new(first, end.0 - first.0).ok()?;
     Some(Owed { range, leaf_only })
+}
+
+/// The pieces of `range` that are each in one table of pages: what is walked between two windows for interrupts.
+fn pieces(range: IpaRange) -> impl Iterator<Item = IpaRange> + Clone {
+    const TABLE_BYTES: u64 = PageSize::Size2M.bytes();
+    let mut at = range.start();
+    core::iter::from_fn(move || {
+        let end = at
+            .align_down(TABLE_BYTES)
+            .checked_add(TABLE_BYTES)
+            .map_or(range.end(), |end| end.min(range.end()));
+        let piece = IpaRange::new(at, end.0.checked_sub(at.0)?).ok();
+        at = end;
+        piece
+    })
+}
+
+/// A window for interrupts before every eighth word that is delivered, but the first.
+fn window(platform: &impl Platform, word: u64) {
+    if word > 0 && word.is_multiple_of(8) {
+        platform.relax();
+    }
 }
 
 /// Makes the updates of all SMMUs that keep dirty state visible: one CMD_SYNC each, however many views are behind it.

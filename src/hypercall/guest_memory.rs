@@ -52,7 +52,10 @@ impl GuestBuffer {
         start: Ipa,
         words: u64,
     ) -> Result<(), CallError> {
-        for ipa in pages_of(start, words)? {
+        for (i, ipa) in (1_u64..).zip(pages_of(start, words)?) {
+            if i.is_multiple_of(64) {
+                platform.relax();
+            }
             space.guest_ram(platform, ipa).ok_or(CallError::new(Error::OutOfRange, ipa.0))?;
         }
         Ok(())

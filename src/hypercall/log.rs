@@ -134,6 +134,9 @@ pub(super) fn clear<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argume
     // The guest may change the mask meanwhile: each word is read once.
     let mut mask = [0; GuestBuffer::MAX_WORDS];
     for (index, wanted) in mask.iter_mut().enumerate() {
+        if index % 64 == 63 {
+            platform.relax();
+        }
         *wanted = step.buffer.word(platform, index as u64).map_or(0, Word::load);
     }
     let wanted = |index: u64| usize::try_from(index).ok().and_then(|i| mask.get(i)).copied().unwrap_or(0);

@@ -15,6 +15,7 @@ use arm_gic::{IntId, InterruptGroup, UniqueMmioPointer};
 
 use super::cpu::CpuFeatures;
 use super::machine::{Interrupt, Machine, Region, Trigger};
+use super::masked;
 use super::timer;
 
 /// As many SMMUs as there can be bits in the notes.
@@ -169,6 +170,7 @@ pub fn handle() {
 /// A moment in which EL2 hears its interrupts. Called between the polls of a wait.
 pub fn window() {
     handle();
+    masked::window();
 }
 
 fn note(intid: u32) {

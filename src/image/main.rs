@@ -88,6 +88,8 @@ mod irq;
 #[cfg(target_os = "none")]
 mod layout;
 #[cfg(target_os = "none")]
+mod masked;
+#[cfg(target_os = "none")]
 mod mmu;
 #[cfg(target_os = "none")]
 mod panic;

@@ -21,6 +21,9 @@ use super::timer;
 /// How many regions can be handed over.
 const MAX_REGIONS: usize = 32;
 
+/// Words of a cache line, stored together.
+const LINE: usize = 8;
+
 /// The machine as the library's traits see it.
 pub struct Platform {
     /// The regions whose words may be accessed: first address, address behind the last.
@@ -150,6 +153,28 @@ impl Memory for Platform {
             // contract), so plain stores do, which the compiler may merge.
             unsafe { words.add(index).write(value(index)) };
         }
+    }
+
+    /// # Panics
+    /// As [`Platform::words`].
+    fn fill_ascending(&self, pa: Pa, count: usize, first: u64, step: u64) {
+        let (lines, rest) = (count / LINE, count % LINE);
+        let words = self.words(pa, lines * LINE).as_ptr().cast_mut().cast::<[u64; LINE]>();
+        let mut word = first;
+        for line in 0..lines {
+            let mut next = || {
+                let this = word;
+                word = this.wrapping_add(step);
+                this
+            };
+            // Written out: where code is made small a loop would store one word at a time.
+            let values = [next(), next(), next(), next(), next(), next(), next(), next()];
+            // SAFETY: inside the words that were just checked, and aligned as they are, which is what an array of words
+            // asks for; nobody else reaches them yet (this method's contract).
+            unsafe { words.add(line).write(values) };
+        }
+        let behind = pa.offset((lines * LINE) as u64 * 8);
+        self.fill(behind, rest, |i| word.wrapping_add((i as u64).wrapping_mul(step)));
     }
 
     fn pairs(&self) -> Option<&dyn PairStore> {

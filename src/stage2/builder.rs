@@ -20,6 +20,9 @@ pub(crate) trait Layout {
     /// The entry at `level` that translates from `base`. Level 3 is never [`Plan::Table`].
     fn plan(&self, level: u8, base: Ipa) -> Plan;
 
+    /// Whether all that a table at `level` from `base` translates is to be pages.
+    fn all_pages(&self, level: u8, base: Ipa) -> bool;
+
     /// The first word of a level-3 table from `base` whose words are this one with ascending addresses, where the
     /// layout is so regular there: such tables are filled by arithmetic alone.
     fn regular_pages(&self, base: Ipa) -> Option<u64>;
@@ -56,8 +59,13 @@ impl Layout for MapLayout {
         if fits { Plan::Word(self.word(level, base)) } else { Plan::Table }
     }
 
+    fn all_pages(&self, level: u8, base: Ipa) -> bool {
+        let both = |table| self.range.covers(table) && self.by_pages.is_some_and(|pages| pages.covers(table));
+        translated(level, base).is_some_and(both)
+    }
+
     fn regular_pages(&self, base: Ipa) -> Option<u64> {
-        let table = IpaRange::new(base, entry_bytes(2)).ok()?;
+        let table = translated(3, base)?;
         self.range.covers(table).then(|| self.word(3, base))
     }
 }
@@ -92,19 +100,44 @@ impl Layout for SplitLayout {
         }
     }
 
+    fn all_pages(&self, level: u8, base: Ipa) -> bool {
+        self.inside == PageSize::Size4K
+            && translated(level, base).is_some_and(|table| self.range.covers(table))
+    }
+
     fn regular_pages(&self, base: Ipa) -> Option<u64> {
-        let table = IpaRange::new(base, entry_bytes(2)).ok()?;
+        let table = translated(3, base)?;
         self.range.covers(table).then(|| self.word(3, base, self.state))
     }
 }
 
+/// What a table at `level`, 1 to 3, from `base` translates.
+fn translated(level: u8, base: Ipa) -> Option<IpaRange> {
+    IpaRange::new(base, entry_bytes(level - 1)).ok()
+}
+
+/// Entries that are planned between two windows for interrupts.
+const WINDOW_ENTRIES: usize = 64;
+
 /// How many tables [`build`] makes for a table at `level` that translates from `base`: itself and all below.
-pub(crate) fn count(layout: &impl Layout, level: u8, base: Ipa) -> usize {
+pub(crate) fn count(cpu: &impl Cpu, layout: &impl Layout, level: u8, base: Ipa) -> usize {
     if level == 3 {
         return 1;
     }
-    let below = entries(level, base).filter(|&at| matches!(layout.plan(level, at), Plan::Table));
-    1 + below.map(|at| count(layout, level + 1, at)).sum::<usize>()
+    if layout.all_pages(level, base) {
+        // One for each entry of each level above the pages.
+        return (level..3).fold(1, |below, _| 1 + ENTRIES * below);
+    }
+    let mut tables = 1;
+    for (i, at) in entries(level, base).enumerate() {
+        if (i + 1).is_multiple_of(WINDOW_ENTRIES) {
+            cpu.relax();
+        }
+        if matches!(layout.plan(level, at), Plan::Table) {
+            tables += count(cpu, layout, level + 1, at);
+        }
+    }
+    tables
 }
 
 /// A sub-tree that nothing points at yet.
@@ -136,6 +169,9 @@ pub(crate) fn build<P: Memory + Frames + Cpu>(
     } else {
         let mut words = [0; ENTRIES];
         for (i, at) in entries(level, base).enumerate() {
+            if (i + 1).is_multiple_of(WINDOW_ENTRIES) {
+                platform.relax();
+            }
             words[i] = match layout.plan(level, at) {
                 Plan::Word(word) => {
                     *contents.leaves.at(level) += word & descriptor::VALID;
@@ -164,7 +200,7 @@ pub(crate) fn build<P: Memory + Frames + Cpu>(
 /// Fills a level-3 table; says how many pages it maps.
 fn fill_pages(memory: &impl Memory, layout: &impl Layout, base: Ipa, table: Pa) -> u64 {
     if let Some(first) = layout.regular_pages(base) {
-        memory.fill(table, ENTRIES, |i| first + i as u64 * PAGE_BYTES);
+        memory.fill_ascending(table, ENTRIES, first, PAGE_BYTES);
         return ENTRIES as u64;
     }
     let mut words = [0; ENTRIES];

@@ -95,26 +95,92 @@ impl Tree {
     }
 }
 
+/// Descriptors of one cache line, which are read and tested together.
+const LINE: usize = 8;
+
 /// Harvests adjacent entries of a level-3 table, the first of which translates `at`; `changed` is given the index of each
-/// that was cleaned.
+/// that was cleaned. Adjacent dirty pages are reported together.
 fn pages<W: Word>(
     words: &[W],
     at: Ipa,
     mode: Harvest,
     dirty: &mut impl FnMut(Ipa, u64),
     mut changed: impl FnMut(u64),
-) -> bool {
-    let mut cleaned = false;
-    for (i, word) in words.iter().enumerate() {
-        if let Some(clean) = leaf_dirty(word, word.load(), mode) {
-            dirty(at.offset(i as u64 * PAGE_BYTES), 1);
-            if clean {
-                changed(i as u64);
-            }
-            cleaned |= clean;
+) {
+    let mut found = Found { mode, run: Run::default() };
+    let (lines, rest) = words.as_chunks::<LINE>();
+    for (i, line) in lines.iter().enumerate() {
+        // Nearly always there is nothing: one branch for all of them, and no loop where the image is made small.
+        let [a, b, c, d, e, f, g, h] = line;
+        let all = a.load() | b.load() | c.load() | d.load() | e.load() | f.load() | g.load() | h.load();
+        if all & mode.mark() != 0 {
+            found.line(i * LINE, line, at, dirty, &mut changed);
         }
     }
-    cleaned
+    found.line(words.len() - rest.len(), rest, at, dirty, &mut changed);
+    found.run.end(|first, count| dirty(at.offset(first * PAGE_BYTES), count));
+}
+
+/// What [`pages`] has found so far.
+struct Found {
+    mode: Harvest,
+    run: Run,
+}
+
+impl Found {
+    /// Harvests `words`, a line or less, the first of which is entry `first` of those from `at`.
+    fn line<W: Word>(
+        &mut self,
+        first: usize,
+        words: &[W],
+        at: Ipa,
+        dirty: &mut impl FnMut(Ipa, u64),
+        changed: &mut impl FnMut(u64),
+    ) {
+        for (index, word) in (first as u64..).zip(words) {
+            let Some(clean) = leaf_dirty(word, word.load(), self.mode) else { continue };
+            self.run.extend(index, |first, count| dirty(at.offset(first * PAGE_BYTES), count));
+            if clean {
+                changed(index);
+            }
+        }
+    }
+}
+
+impl Harvest {
+    /// What a descriptor has set at least if it is to be reported.
+    const fn mark(self) -> u64 {
+        match self {
+            Self::Keep | Self::Clean => S2AP_WRITE,
+            Self::Assume => descriptor::VALID,
+        }
+    }
+}
+
+/// Adjacent dirty pages that are not reported yet.
+#[derive(Default)]
+struct Run {
+    first: u64,
+    count: u64,
+}
+
+impl Run {
+    /// The page `index`, behind all before it, is dirty: a run that it does not belong to is reported.
+    fn extend(&mut self, index: u64, report: impl FnMut(u64, u64)) {
+        if self.first + self.count != index {
+            self.end(report);
+            self.first = index;
+        }
+        self.count += 1;
+    }
+
+    /// Reports what is left.
+    fn end(&mut self, mut report: impl FnMut(u64, u64)) {
+        if self.count > 0 {
+            report(self.first, self.count);
+        }
+        self.count = 0;
+    }
 }
 
 /// Whether a leaf that was just read as `seen` counts as dirty, and then whether it was cleaned.

@@ -82,13 +82,13 @@ impl Tree {
     ///
     /// # Errors
     /// Whatever makes the mapping impossible, frames apart.
-    pub fn map_needs(&self, memory: &impl Memory, mapping: &Mapping) -> Result<usize, MapError> {
+    pub fn map_needs<P: Memory + Cpu>(&self, platform: &P, mapping: &Mapping) -> Result<usize, MapError> {
         mapping.check(self.format())?;
         let layout = mapping.layout();
         let mut needed = 0;
         let mut taken = None;
-        self.for_each(memory, mapping.range, |slot, entry, part| match entry {
-            Entry::Absent => needed += tables_below(&layout, slot),
+        self.for_each(platform, mapping.range, |slot, entry, part| match entry {
+            Entry::Absent => needed += tables_below(platform, &layout, slot),
             _ => taken = taken.or(Some(part.start())),
         });
         taken.map_or(Ok(needed), |ipa| Err(MapError::AlreadyMapped(ipa)))
@@ -210,9 +210,9 @@ fn plan_at(layout: &impl Layout, slot: Slot) -> Plan {
     if slot.level == 0 { Plan::Table } else { layout.plan(slot.level, slot.base) }
 }
 
-fn tables_below(layout: &impl Layout, slot: Slot) -> usize {
+fn tables_below(cpu: &impl Cpu, layout: &impl Layout, slot: Slot) -> usize {
     match plan_at(layout, slot) {
         Plan::Word(_) => 0,
-        Plan::Table => builder::count(layout, slot.level + 1, slot.base),
+        Plan::Table => builder::count(cpu, layout, slot.level + 1, slot.base),
     }
 }

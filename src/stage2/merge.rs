@@ -5,7 +5,7 @@ use crate::frames::Frames;
 use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::descriptor::{self, Entry, Leaf, S2AP_WRITE, entry_bytes};
 use crate::stage2::tree::{Contents, ENTRIES, LeafCounts, Slot, Tree};
-use crate::stage2::view::{BATCH, Batch, Published, Swap, View, ViewError, Walker};
+use crate::stage2::view::{BATCH, Batch, Published, Swap, View, ViewError, Walker, same_but_updated};
 use crate::stage2::{Lines, Retired, Rights};
 
 /// A merge under way: stepped, so that no step is long.
@@ -168,12 +168,16 @@ impl Merge {
 
 impl<W> View<W> {
     /// Frees what is on `retired`: the view has been invalidated since the last of it was unlinked.
-    pub fn free_retired(&mut self, platform: &(impl Memory + Frames), retired: &mut Retired) {
+    pub fn free_retired(&mut self, platform: &(impl Memory + Frames + Cpu), retired: &mut Retired) {
         self.tree.freed(retired.free(platform, u64::MAX));
     }
 
     /// [`View::free_retired`] of a bounded part; `true` when nothing is left.
-    pub fn free_some_retired(&mut self, platform: &(impl Memory + Frames), retired: &mut Retired) -> bool {
+    pub fn free_some_retired(
+        &mut self,
+        platform: &(impl Memory + Frames + Cpu),
+        retired: &mut Retired,
+    ) -> bool {
         self.tree.freed(retired.free(platform, STEP_FREED));
         retired.is_empty()
     }
@@ -203,6 +207,7 @@ fn uniform(
     contents.tables += 1;
     if level == 3 {
         platform.relax();
+        return uniform_pages(platform, table).inspect(|_| contents.leaves.pages_4k += ENTRIES as u64);
     }
     let mut block = None;
     for (i, word) in platform.words(table, ENTRIES).iter().enumerate() {
@@ -220,4 +225,16 @@ fn uniform(
         }
     }
     block.filter(|(first, _)| first.is_aligned(entry_bytes(level) * ENTRIES as u64))
+}
+
+/// [`uniform`] of a level-3 table: where the first entry is a page aligned to 2 MiB, and the others differ from it by their
+/// place, and in what hardware sets, alone.
+fn uniform_pages(memory: &impl Memory, table: Pa) -> Option<(Pa, Rights)> {
+    let words = memory.words(table, ENTRIES);
+    let first = words.first()?.load();
+    let Entry::Leaf(leaf) = Entry::at(3, first) else { return None };
+    let expected = |i: usize| first.wrapping_add((i as u64).wrapping_mul(entry_bytes(3)));
+    let alike = |(i, word): (usize, &_)| same_but_updated(Word::load(word), expected(i));
+    let aligned = leaf.pa().is_aligned(entry_bytes(2));
+    (aligned && words.iter().enumerate().all(alike)).then(|| (leaf.pa(), leaf.rights()))
 }

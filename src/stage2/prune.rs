@@ -2,7 +2,7 @@
 
 use crate::addr::Ipa;
 use crate::frames::Frames;
-use crate::hw::{Memory, Word};
+use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::descriptor::{Entry, entry_bytes};
 use crate::stage2::tree::{Tree, free_table};
 
@@ -13,7 +13,7 @@ impl Tree {
     /// Frees a bounded part of the sub-trees from `at` on, and moves `at` behind them; `true` when nothing but the tables
     /// above them is left, which [`Tree::free`] is for. No walker uses the tree any more, and its VMID has been
     /// invalidated.
-    pub(crate) fn prune(&mut self, platform: &(impl Memory + Frames), at: &mut Ipa) -> bool {
+    pub(crate) fn prune(&mut self, platform: &(impl Memory + Frames + Cpu), at: &mut Ipa) -> bool {
         let end = Ipa(1 << self.format().ipa_bits());
         let (mut freed, mut looked) = (0, 0);
         while *at < end && freed < STEP_TABLES && looked < STEP_TABLES {

@@ -2,7 +2,7 @@
 
 use crate::addr::{PAGE_BYTES, Pa};
 use crate::frames::{FrameBlock, FrameReserve, Frames};
-use crate::hw::{Memory, Word};
+use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::tree::{ENTRIES, count_tables, free_table};
 
 /// Roots of unlinked sub-trees. A walker may still be reading those tables, so nothing may be written into them:
@@ -36,7 +36,7 @@ impl Retired {
     }
 
     /// Puts an unlinked table at `level` on the list; `false`, and nothing is done, where there is no room.
-    pub(crate) fn push(&mut self, platform: &(impl Memory + Frames), table: Pa, level: u8) -> bool {
+    pub(crate) fn push(&mut self, platform: &(impl Memory + Frames + Cpu), table: Pa, level: u8) -> bool {
         if self.used == ENTRIES && !self.grow(platform) {
             return false;
         }
@@ -47,7 +47,7 @@ impl Retired {
         true
     }
 
-    fn grow(&mut self, platform: &(impl Memory + Frames)) -> bool {
+    fn grow(&mut self, platform: &(impl Memory + Frames + Cpu)) -> bool {
         let Some(frame) = platform.take(&mut self.reserve) else { return false };
         let before = self.newest.take().map_or(0, |b| b.into_pa().0);
         platform.words(frame.pa(), 1)[0].store(before);
@@ -59,7 +59,7 @@ impl Retired {
     /// Frees sub-trees of the list, the last ones first, until it is empty or `most` table frames have been freed (one
     /// sub-tree's more at the most); says how many. All frames of an empty list but one are free, which is kept for what
     /// comes. Every invalidation that covers the sub-trees has completed.
-    pub(crate) fn free(&mut self, platform: &(impl Memory + Frames), most: u64) -> u64 {
+    pub(crate) fn free(&mut self, platform: &(impl Memory + Frames + Cpu), most: u64) -> u64 {
         let mut freed = 0;
         while freed < most
             && let Some(root) = self.pop(platform)
@@ -76,7 +76,7 @@ impl Retired {
     }
 
     /// Takes the last root off the list, and gives a frame of it back that has become empty, the first one apart.
-    fn pop(&mut self, platform: &(impl Memory + Frames)) -> Option<u64> {
+    fn pop(&mut self, platform: &(impl Memory + Frames + Cpu)) -> Option<u64> {
         let words = platform.words(self.newest.as_ref()?.pa(), ENTRIES);
         if self.used == 1 {
             return None;
@@ -94,7 +94,7 @@ impl Retired {
 
     /// Ends the list: what is still on it stays out of use for ever (an invalidation that covers it did not
     /// complete), and the list with it; the rest of its memory is given back. Says how many frames stay out of use.
-    pub fn end(self, platform: &(impl Memory + Frames)) -> u64 {
+    pub fn end(self, platform: &(impl Memory + Frames + Cpu)) -> u64 {
         let left = if self.is_empty() { 0 } else { self.frames(platform) };
         platform.unreserve(self.reserve);
         if left == 0

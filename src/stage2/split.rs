@@ -45,16 +45,16 @@ impl Count {
     }
 
     /// Does a bounded part; `true` when the range is done.
-    pub fn step(&mut self, tree: &Tree, memory: &impl Memory) -> bool {
+    pub fn step<P: Memory + Cpu>(&mut self, tree: &Tree, platform: &P) -> bool {
         let most = self.needs.frames + STEP_COUNTED;
         for _ in 0..STEP_COUNTED {
             if self.at >= self.range.end() || self.needs.frames >= most {
                 break;
             }
-            let (slot, entry) = tree.walk(memory, self.at);
+            let (slot, entry) = tree.walk(platform, self.at);
             if let Some(block) = block_to_split(entry, self.inside) {
                 let layout = layout(block, slot, self.range, self.inside, LeafState::WritableDirty);
-                self.needs.frames += builder::count(&layout, slot.level + 1, slot.base);
+                self.needs.frames += builder::count(platform, &layout, slot.level + 1, slot.base);
                 self.needs.blocks += 1;
             }
             // Entries of a table of small leaves need nothing: go on behind that table.
@@ -195,7 +195,7 @@ impl Split {
 }
 
 /// Frees sub-trees of which nothing was linked.
-fn discard(platform: &(impl Memory + Frames), swaps: &[Swap]) {
+fn discard(platform: &(impl Memory + Frames + Cpu), swaps: &[Swap]) {
     for swap in swaps {
         if let Entry::Table(table) = Entry::at(swap.slot.level, swap.new) {
             free_table(platform, table, swap.slot.level + 1);

@@ -203,7 +203,7 @@ fn pages_that_are_small_already_are_cleaned_in_the_same_pass() {
     let fake = Fake::new(16);
     let mut view = cpu_view(&fake, 4 * M);
     split(&fake, &mut view, range(RAM.0, 2 * M), LeafState::WritableDirty);
-    assert_eq!(dirty(&fake, &view, range(RAM.0, 2 * M), Harvest::Keep).len(), 512);
+    assert_eq!(dirty(&fake, &view, range(RAM.0, 2 * M), Harvest::Keep), [(RAM.0, 512)]);
     split(&fake, &mut view, range(RAM.0, 4 * M), LeafState::WritableClean);
     assert_eq!(dirty(&fake, &view, range(RAM.0, 4 * M), Harvest::Keep), []);
 }
@@ -465,7 +465,8 @@ fn a_table_with_a_hole_or_a_foreign_page_is_not_merged_but_made_dirty() {
     view.tree.harvest(&fake, all, Harvest::Clean, |_, _| {});
     assert_eq!(dirty(&fake, &view, all, Harvest::Keep), []);
     assert_eq!(merge(&fake, &mut view, all), 0);
-    assert_eq!(dirty(&fake, &view, all, Harvest::Keep).len(), 513);
+    let pages: u64 = dirty(&fake, &view, all, Harvest::Keep).iter().map(|(_, pages)| pages).sum();
+    assert_eq!(pages, 513);
     assert_eq!(blocks_and_pages(&view.tree), (0, 0, 513));
 }
 
@@ -510,7 +511,24 @@ fn harvest_looks_at_its_range_alone() {
     let part = range(RAM.0 + 2 * M - 0x1000, 0x2000);
     let found = dirty(&fake, &view, part, Harvest::Clean);
     assert_eq!(found, [(RAM.0 + 2 * M - 0x1000, 1), (RAM.0 + 2 * M, 1)]);
-    assert_eq!(dirty(&fake, &view, range(RAM.0, 4 * M), Harvest::Keep).len(), 1022);
+    let left = dirty(&fake, &view, range(RAM.0, 4 * M), Harvest::Keep);
+    assert_eq!(left, [(RAM.0, 511), (RAM.0 + 2 * M + 0x1000, 511)]);
+}
+
+#[test]
+fn adjacent_dirty_pages_are_reported_together_wherever_a_cache_line_ends() {
+    let fake = Fake::new(16);
+    let mut view = cpu_view(&fake, 2 * M);
+    split(&fake, &mut view, range(RAM.0, 2 * M), LeafState::WritableClean);
+    for page in [3, 6, 7, 8, 9, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 26] {
+        fake.or_behind(leaf_pa(&fake, &view.tree, RAM.0 + page * 0x1000), descriptor::S2AP_WRITE);
+    }
+    // From the middle of a line to the middle of another.
+    let part = range(RAM.0 + 0x3000, 0x18000);
+    let runs = [(3, 1), (6, 4), (15, 10), (26, 1)].map(|(page, pages)| (RAM.0 + page * 0x1000, pages));
+    assert_eq!(dirty(&fake, &view, part, Harvest::Keep), runs);
+    assert_eq!(dirty(&fake, &view, part, Harvest::Clean), runs);
+    assert_eq!(dirty(&fake, &view, range(RAM.0, 2 * M), Harvest::Keep), []);
 }
 
 #[test]

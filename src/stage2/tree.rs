@@ -2,7 +2,7 @@
 
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, Pa};
 use crate::frames::{FrameBlock, Frames, OutOfFrames};
-use crate::hw::{Memory, Word};
+use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::Format;
 use crate::stage2::descriptor::{Entry, Leaf, entry_bytes, entry_shift};
 
@@ -237,7 +237,7 @@ impl Tree {
     }
 
     /// Gives all frames of the tree back. No walker uses it any more, and its VMID has been invalidated.
-    pub fn free(self, platform: &(impl Memory + Frames)) {
+    pub fn free(self, platform: &(impl Memory + Frames + Cpu)) {
         let level = self.format.start_level();
         for i in 0..self.format.root_entries() as u64 {
             let word = platform.words(self.root.offset(i * 8), 1)[0].load();
@@ -285,11 +285,17 @@ pub(crate) fn count_tables(memory: &impl Memory, table: Pa, level: u8) -> u64 {
     1 + if level < 3 { memory.words(table, ENTRIES).iter().map(below).sum() } else { 0 }
 }
 
+/// Tables freed between two windows for interrupts.
+const WINDOW_TABLES: u64 = 64;
+
 /// Gives back a table at `level` that no walker can reach, and all tables below it; says how many they were.
-pub(crate) fn free_table(platform: &(impl Memory + Frames), table: Pa, level: u8) -> u64 {
-    let mut freed = 1;
+pub(crate) fn free_table(platform: &(impl Memory + Frames + Cpu), table: Pa, level: u8) -> u64 {
+    let mut freed = 1_u64;
     if level < 3 {
         for word in platform.words(table, ENTRIES) {
+            if freed.is_multiple_of(WINDOW_TABLES) {
+                platform.relax();
+            }
             if let Entry::Table(next) = Entry::at(level, word.load()) {
                 freed += free_table(platform, next, level + 1);
             }

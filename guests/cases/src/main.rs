@@ -31,7 +31,11 @@ mod ending;
 #[cfg(target_os = "none")]
 mod fuzz;
 #[cfg(target_os = "none")]
+mod grain;
+#[cfg(target_os = "none")]
 mod marks;
+#[cfg(target_os = "none")]
+mod measure;
 #[cfg(target_os = "none")]
 mod odd;
 #[cfg(target_os = "none")]
@@ -62,8 +66,8 @@ mod run {
     use guest_rt::{power, println, reason};
 
     use crate::{
-        aarch32, aborts, bad, calls, digest, dma, ending, fuzz, marks, odd, pci, shadow, shadow_dma, stage1,
-        start, storm, undefined, waiting,
+        aarch32, aborts, bad, calls, digest, dma, ending, fuzz, grain, marks, measure, odd, pci, shadow,
+        shadow_dma, stage1, start, storm, undefined, waiting,
     };
 
     guest_rt::guest_main!(main);
@@ -82,7 +86,9 @@ mod run {
         ("fault-cost", start::first_writes_have_their_price),
         ("fault-exec", ending::executes_a_device),
         ("fuzz", fuzz::random_calls_do_no_harm),
+        ("grain", grain::tells_what_a_granule_costs),
         ("marks", marks::tells_and_leaves_marks),
+        ("measure", measure::tells_what_calls_cost),
         ("odd", odd::odd_instructions_are_answered),
         ("pci", pci::config_space_shows_own_devices),
         ("psci", calls::psci_and_smccc_answer),

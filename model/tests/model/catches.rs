@@ -237,8 +237,10 @@ fn ended_early(seed: u64, repeat: bool) -> (Result<(), String>, u64) {
     parameters.pes.early_broadcast = true;
     let machine = Machine::new(parameters);
     let smmu = Smmu::new(&machine, machine.smmu(), &options()).expect("the SMMU answers");
-    // What devices write is read apart, so that little comes between an invalidation and the end of its sync.
-    let plan = Plan { repeat, rounds: 16, pause: 100, ..Plan::new(DmaTier::Assume) };
+    // What devices write is read apart, and the range is small, so that little comes between an invalidation and the end of
+    // its sync.
+    let plan =
+        Plan { repeat, rounds: 16, pause: 100, bytes: 2 << 20, pages: 512, ..Plan::new(DmaTier::Assume) };
     let ended = cycle(&machine, &machine, &smmu, &smmu, plan, |_| ()).map(|_| ());
     (ended, machine.tally().outlived)
 }

@@ -164,7 +164,7 @@ fn weaker_device_weakens_the_log_where_that_is_accepted_and_then_alone() {
 
 #[test]
 fn hardware_that_stops_answering_makes_the_log_untrusted() {
-    let met = lives(60_000..60_140, FATAL, machine);
+    let met = lives(60_000..60_150, FATAL, machine);
     assert!(met.deaths > 350 && met.untrusted_syncs > 120 && met.syncs > 900);
     assert!(met.dead_starts > 30 && met.dead_stops > 45 && met.dead_unmaps > 30 && met.dead_detaches > 1);
     assert!(met.quarantined > 200);

@@ -20,6 +20,7 @@ use crate::guest_map;
 use crate::id_registers;
 use crate::inject::Fault;
 use crate::irq;
+use crate::masked;
 use crate::mmio::{self, MmioAccess, NotMmio};
 use crate::psci::{self, Answer};
 use crate::smmus::{EventSink, Inbox, RealSmmu, Stream};
@@ -222,7 +223,10 @@ impl Guest<'_> {
             // What has happened is told even where its interrupt has not come yet.
             inbox.poll(smmus, &mut self.sink());
         }
-        if let Some(reply) = hypercall::dispatch(host.platform, &self.vm, id, &arguments) {
+        masked::begin();
+        let reply = hypercall::dispatch(host.platform, &self.vm, id, &arguments);
+        masked::end(id);
+        if let Some(reply) = reply {
             self.vcpu.x[..reply.len()].copy_from_slice(&reply);
             return None;
         }
