@@ -65,10 +65,78 @@ impl Mmio {
 
 #[cfg(test)]
 mod tests {
+    use core::cell::UnsafeCell;
     use core::ptr::without_provenance_mut;
+    use std::boxed::Box;
     use std::string::ToString;
 
     use super::*;
+    use crate::smmu::{Register32, Register64, Registers};
+
+    /// Register pages that are memory, and how a test sees them.
+    fn pages() -> (Mmio, *mut u8) {
+        #[repr(C, align(65536))]
+        struct Pages(UnsafeCell<[u8; 2 * PAGE_BYTES]>);
+        let base = Box::leak(Box::new(Pages(UnsafeCell::new([0; 2 * PAGE_BYTES])))).0.get().cast();
+        // SAFETY: 1. it is leaked, and as large as it is to be. 2. It is memory. 3. This thread is the only one.
+        (unsafe { Mmio::at(base) }.unwrap(), base)
+    }
+
+    /// The offsets of IHI 0070 §6.2.
+    const READ_WRITE: [(Register32, usize); 11] = [
+        (Register32::Cr0, 0x20),
+        (Register32::Cr1, 0x28),
+        (Register32::Cr2, 0x2c),
+        (Register32::Gbpa, 0x44),
+        (Register32::IrqCtrl, 0x50),
+        (Register32::Gerrorn, 0x64),
+        (Register32::StrtabBaseCfg, 0x88),
+        (Register32::CmdqProd, 0x98),
+        (Register32::CmdqCons, 0x9c),
+        (Register32::EventqProd, 0x1_00a8),
+        (Register32::EventqCons, 0x1_00ac),
+    ];
+    const READ_ONLY: [(Register32, usize); 9] = [
+        (Register32::Idr0, 0x0),
+        (Register32::Idr1, 0x4),
+        (Register32::Idr3, 0xc),
+        (Register32::Idr5, 0x14),
+        (Register32::Iidr, 0x18),
+        (Register32::Aidr, 0x1c),
+        (Register32::Cr0Ack, 0x24),
+        (Register32::IrqCtrlAck, 0x54),
+        (Register32::Gerror, 0x60),
+    ];
+    const WIDE: [(Register64, usize); 5] = [
+        (Register64::GerrorIrqCfg0, 0x68),
+        (Register64::StrtabBase, 0x80),
+        (Register64::CmdqBase, 0x90),
+        (Register64::EventqBase, 0xa0),
+        (Register64::EventqIrqCfg0, 0xb0),
+    ];
+
+    #[test]
+    fn each_register_is_read_and_written_where_the_specification_has_it() {
+        for (value, (register, offset)) in (0x1234_5601..).zip(READ_WRITE.into_iter().chain(READ_ONLY)) {
+            let (mmio, base) = pages();
+            let word = base.wrapping_add(offset).cast::<u32>();
+            // SAFETY: inside the pages, and aligned.
+            unsafe { word.write_volatile(value) };
+            assert_eq!(mmio.read32(register), value, "{register:?}");
+            mmio.write32(register, !value);
+            // SAFETY: as above.
+            let left = unsafe { word.read_volatile() };
+            let read_only = READ_ONLY.iter().any(|(of, _)| *of == register);
+            assert_eq!(left, if read_only { value } else { !value }, "{register:?}");
+        }
+        for (register, offset) in WIDE {
+            let (mmio, base) = pages();
+            mmio.write64(register, 0x1234_5678_9abc_def0);
+            // SAFETY: inside the pages, and aligned.
+            let value = unsafe { base.wrapping_add(offset).cast::<u64>().read_volatile() };
+            assert_eq!(value, 0x1234_5678_9abc_def0, "{register:?}");
+        }
+    }
 
     #[test]
     fn addresses_where_no_smmu_can_be_are_refused_by_name() {

@@ -198,6 +198,8 @@ impl Stage2Config {
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+
     use super::*;
     use crate::smmu::testing::{FULL_FEATURES, QEMU_FEATURES};
 
@@ -337,5 +339,21 @@ mod tests {
         assert_eq!(refusal(Stage2Config { root, ..CONFIG }), Stage2Error::RootOutOfRange(root));
         let small = Stage2Config { root: Pa(1 << 32), output_bits: 32, ..CONFIG };
         assert_eq!(refusal(small), Stage2Error::RootOutOfRange(Pa(1 << 32)));
+    }
+
+    #[test]
+    fn refusals_carry_the_value_that_was_asked_for() {
+        for (error, text) in [
+            (Stage2Error::IpaBits { asked: 50, most: 44 }, "50 IPA bits asked for, 25 to 44 are possible"),
+            (
+                Stage2Error::StartLevel { level: 0, ipa_bits: 42 },
+                "a walk of 42 IPA bits cannot start at level 0",
+            ),
+            (Stage2Error::OutputBits(41), "no address size has 41 bits: 32, 36, 40, 42, 44 or 48"),
+            (Stage2Error::Vmid(Vmid(0x123)), "VMID 0x123 has more than 8 bits, the SMMU has 8"),
+            (Stage2Error::Stall, "the SMMU cannot stall transactions"),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
     }
 }

@@ -94,6 +94,35 @@ fn registers_that_read_all_ones_are_refused() {
 }
 
 #[test]
+fn each_size_is_refused_by_itself_beyond_its_most() {
+    // SIDSIZE 5:0 to 32, EVENTQS 20:16 and CMDQS 25:21 to 19 (§6.3.2).
+    for idr1 in [0x0273_0020, 0x0273_001f, 0x0252_0010] {
+        assert_eq!(Identification { idr1, ..QEMU }.refuse_what_is_lacking(), Ok(()), "{idr1:#x}");
+    }
+    for idr1 in [0x0273_0021, 0x0293_0010, 0x0274_0010] {
+        assert_eq!(refusal(Identification { idr1, ..QEMU }), Unsupported::Sizes(idr1));
+    }
+}
+
+#[test]
+fn hardware_update_decodes_by_its_value() {
+    // HTTU 7:6 (§6.3.1).
+    let of = |httu: u32| unlimited(Identification { idr0: QEMU.idr0 | httu << 6, aidr: 4, ..QEMU }).httu;
+    assert_eq!([0, 1, 2, 3].map(of), [Httu::None, Httu::AccessFlag, Httu::Dirty, Httu::TableAccessFlag]);
+}
+
+#[test]
+fn abilities_and_notes_are_told_in_words() {
+    let httu = [Httu::None, Httu::AccessFlag, Httu::Dirty, Httu::TableAccessFlag].map(|h| h.to_string());
+    assert_eq!(httu, ["none", "access flag", "dirty state", "dirty state and table access flag"]);
+    assert_eq!(
+        [Bbml::Level0, Bbml::Level1, Bbml::Level2].map(|b| b.to_string()),
+        ["level 0", "level 1", "level 2"]
+    );
+    assert_eq!(Note::RangeVersion.to_string(), "invalidation by range is not used: its version has none");
+}
+
+#[test]
 fn refusal_says_what_is_missing() {
     let text = Unsupported::Stage2(0x0d44_101a).to_string();
     assert_eq!(text, "has no stage 2 translation (SMMU_IDR0=0xd44101a)");
