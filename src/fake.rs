@@ -116,6 +116,8 @@ pub struct Fake {
     clock_us: Cell<u64>,
     /// What somebody else writes, and where, when the clock has come so far.
     pub intruder: Cell<Option<(u64, Pa, u64)>>,
+    /// Bits that hardware sets, and where, which become visible with so many more full barriers.
+    pub late: Cell<Option<(u32, Pa, u64)>>,
     /// Whether it stores 128 bits at once.
     pub lse2: Cell<bool>,
     /// What [`Cpu::hold`] answers.
@@ -137,6 +139,7 @@ impl Fake {
             reserved: Cell::new(0),
             clock_us: Cell::new(0),
             intruder: Cell::new(None),
+            late: Cell::new(None),
             lse2: Cell::new(false),
             hold_result: Cell::new(Ok(())),
         }
@@ -273,6 +276,12 @@ impl Frames for Fake {
 impl Cpu for Fake {
     fn barrier(&self, barrier: Barrier) {
         record(Event::Barrier(barrier));
+        if let Some((left, pa, bits)) = self.late.get().filter(|_| barrier == Barrier::DsbSy) {
+            self.late.set((left > 1).then_some((left - 1, pa, bits)));
+            if left == 1 {
+                self.or_behind(pa, bits);
+            }
+        }
     }
 
     fn tlbi(&self, vttbr: Vttbr, op: Tlbi) {

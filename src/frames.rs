@@ -145,6 +145,11 @@ impl FrameReserve {
         Self { left: moved }
     }
 
+    /// Adds what `other` holds: both are of the same source.
+    pub fn absorb(&mut self, other: Self) {
+        self.left += other.left;
+    }
+
     /// Counts one frame as taken; `false` where none is left. For implementors of [`Frames::take`].
     pub const fn count_down(&mut self) -> bool {
         if self.left == 0 {

@@ -45,7 +45,7 @@
 #include <stdint.h>
 
 /* The version described here: major << 16 | minor. */
-#define STRANDLINE_VERSION   UINT64_C(0x2)
+#define STRANDLINE_VERSION   UINT64_C(0x3)
 
 /* Bytes of a page: what one bit of a bitmap stands for; and how many pages one word of it stands for. */
 #define STRANDLINE_PAGE_BYTES      UINT64_C(4096)
@@ -72,12 +72,13 @@
 
 /* Starts a log.
  * Arguments: x1 = first address, x2 = length in bytes: multiples of 4096; x3 = granule: 4096, or 2 MiB or 1 GiB: blocks
- *            larger than it are split, others are reported whole; x4 = the weakest tiers that will do, 0 in a byte of it
+ *            larger than it are split, others are reported whole; or STRANDLINE_GRANULE_ADAPTIVE; x4 = the weakest tiers that will do, 0 in a byte of it
  *            where any will; x5 = step, 0 at first.
- * Results:   x1 = next step; x2 = tiers of this log; x3 = blocks split by this start so far.
+ * Results:   x1 = next step; x2 = tiers of this log, and of an adaptive one STRANDLINE_ADAPTS_... where views adapt
+ *            (the others have pages from the beginning); x3 = blocks split by this start so far.
  * Errors:    UNALIGNED, INVALID_PARAMETER (length 0, granule, x4, step); OUT_OF_RANGE (not all of it is RAM); BUSY (a
  *            log is on, or being started or stopped); NO_MEMORY (x1 = frames needed in all); NOT_SUPPORTED (the
- *            hardware can't log: x1 = 0; or not as x4 demands: x1 = the tiers there are); UNTRUSTED (hardware stopped answering: the start was undone).
+ *            hardware can't log, or no view adapts: x1 = 0; or not as x4 demands: x1 = the tiers there are); UNTRUSTED (hardware stopped answering: the start was undone).
  */
 #define STRANDLINE_START     UINT64_C(0xc6000001)
 
@@ -167,6 +168,14 @@
 /* Hardware stopped answering: stop the log and start it again. */
 #define STRANDLINE_UNTRUSTED          INT64_C(-21)
 
+/* ---- GRANULES ------------------------------------------------------------------------------------------------ */
+
+/* Of a start: blocks become pages where something is written, and blocks again where nothing is any more. */
+#define STRANDLINE_GRANULE_ADAPTIVE   UINT64_C(1)
+/* In x2 of such a start: the view of the vCPUs adapts; all those of the devices do. */
+#define STRANDLINE_ADAPTS_CPU         UINT64_C(0x10000)
+#define STRANDLINE_ADAPTS_DMA         UINT64_C(0x20000)
+
 /* ---- TIERS: how writes come to be known; the CPU's in bits 7:0, the weakest of the devices' in bits 15:8 ------- */
 
 #define STRANDLINE_CPU_TIER_NONE      UINT64_C(0) /* Not at all: there can be no log. */
@@ -244,6 +253,11 @@ struct strandline_log_status {
     uint64_t digest_bytes;
     uint64_t page_read_ns;
     uint64_t page_digest_ns;
+    /* So far, by syncs and clears of adaptive logs, in all views: blocks split; blocks made by merging; blocks found dirty
+     * that stayed blocks (no frame was free, or a step had split as many as it may). */
+    uint64_t splits_by_syncs;
+    uint64_t merges_by_syncs;
+    uint64_t splits_refused;
 };
 
 /* What the devices call writes, one for each device. */

@@ -16,10 +16,17 @@ pub use status::{Error, Status};
 
 /// Version of the interface, `major << 16 | minor`. A guest works with any minor at or above the one it was written
 /// for.
-pub const VERSION: u32 = 0x0000_0002;
+pub const VERSION: u32 = 0x0000_0003;
 
 /// The grain of a log: bytes of memory one bit of a bitmap stands for.
 pub const PAGE_BYTES: u64 = 4096;
+/// The granule of a start that asks for an adaptive log: blocks become pages where something is written, and blocks again
+/// where nothing is any more.
+pub const GRANULE_ADAPTIVE: u64 = 1;
+/// In x2 of an adaptive start, beside the tiers: the view of the vCPUs adapts.
+pub const ADAPTS_CPU: u64 = 1 << 16;
+/// The same of all views of the devices.
+pub const ADAPTS_DMA: u64 = 1 << 17;
 /// Pages one 64-bit word of a bitmap stands for.
 pub const PAGES_PER_WORD: u64 = 64;
 

@@ -226,6 +226,13 @@ record! {
         page_read_ns,
         /// The same of reading it and making its digest.
         page_digest_ns,
+        /// Blocks split by syncs and clears of adaptive logs so far, in all views.
+        splits_by_syncs,
+        /// Blocks made by merging in syncs and clears of adaptive logs so far, in all views.
+        merges_by_syncs,
+        /// Blocks that were found dirty and stayed blocks so far, in all views: no frame was free, or a step had split as many
+        /// as it may.
+        splits_refused,
     }
 }
 
@@ -274,7 +281,7 @@ mod tests {
 
     #[test]
     fn records_are_words_in_the_order_of_the_contract() {
-        assert_eq!((LogStatus::BYTES, FaultRecord::BYTES), (208, 32));
+        assert_eq!((LogStatus::BYTES, FaultRecord::BYTES), (232, 32));
         let fault = FaultRecord { stream: 8, kind: 0x10, ipa: 0x1000, access: FaultRecord::WRITE };
         assert_eq!(fault.to_words(), [8, 0x10, 0x1000, 1]);
         let words: [u64; LogStatus::WORDS] = core::array::from_fn(|i| i as u64);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_abi::{
-    Call, CpuTier, DmaTier, Error, FaultRecord, Flags, KeySource, LogState, PAGE_BYTES, PAGES_PER_WORD,
+    ADAPTS_CPU, ADAPTS_DMA, Call, CpuTier, DmaTier, Error, FaultRecord, Flags, GRANULE_ADAPTIVE, KeySource, LogState, PAGE_BYTES, PAGES_PER_WORD,
     Status, UID_WORDS, VERSION,
 };
 
@@ -54,6 +54,9 @@ fn constants() -> Vec<(&'static str, String, i128)> {
         ("VERSION", "VERSION".into(), VERSION.into()),
         ("PAGE_BYTES", "PAGE_BYTES".into(), PAGE_BYTES.into()),
         ("PAGES_PER_WORD", "PAGES_PER_WORD".into(), PAGES_PER_WORD.into()),
+        ("GRANULE_ADAPTIVE", "GRANULE_ADAPTIVE".into(), GRANULE_ADAPTIVE.into()),
+        ("ADAPTS_CPU", "ADAPTS_CPU".into(), ADAPTS_CPU.into()),
+        ("ADAPTS_DMA", "ADAPTS_DMA".into(), ADAPTS_DMA.into()),
         ("CPU", "CPU".into(), Flags::CPU.bits().into()),
         ("DMA", "DMA".into(), Flags::DMA.bits().into()),
         ("CLEAR", "CLEAR_DELIVERED".into(), Flags::CLEAR.bits().into()),

@@ -28,7 +28,7 @@ const BLOCK_PAGES: u64 = 512;
 /// Pages that a step of read copies.
 const READ_PAGES: u64 = 16;
 /// 4 KiB, 2 MiB, 1 GiB.
-const GRANULES: u64 = 0x4020_1000;
+const GRANULES: u64 = 0x4020_1001;
 const BLOCKS_PA: u64 = 0x8000_0000;
 const TAIL_PA: u64 = 0x9f00_1000;
 const IPA_BITS: u8 = 36;

@@ -374,6 +374,14 @@ impl Machine {
         core.truth.start_begins(step, granule.bytes());
     }
 
+    /// A start of an adaptive log begins, in which vCPUs' writes come to be known by hardware, or by faults.
+    pub fn log_start_begins_adaptive(&self, by_faults: bool) {
+        let mut core = self.core.borrow_mut();
+        let step = core.step;
+        core.truth.start_begins(step, 0);
+        core.truth.adapts(if by_faults { PageSize::Size2M.bytes() } else { 0 });
+    }
+
     /// The start has returned.
     pub fn log_started(&self) {
         self.core.borrow_mut().truth.start_ended();

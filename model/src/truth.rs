@@ -94,6 +94,8 @@ pub(crate) struct Truth {
     began: u64,
     /// Its granule in bytes, where that is more than a page: a page may be reported where something near it was written.
     granule: u64,
+    /// Its leaves change sizes: a page may be reported where its block was dirtied, while it was in one.
+    adaptive: bool,
     /// Guest memory that is being unmapped, or is: accesses may fault.
     unmapped: Vec<IpaRange>,
     dues: Dues,
@@ -103,6 +105,16 @@ impl Truth {
     pub fn touch(&mut self, walker: Walker, ipa: u64, step: u64) {
         let source = if walker == Walker::Smmu { Source::Dma } else { Source::Cpu };
         self.touched.insert((source, ipa & !0xfff), step);
+    }
+
+    /// Hardware has set the dirty bit of a leaf of `bytes` for a write to `ipa`.
+    pub fn dirtied(&mut self, walker: Walker, ipa: u64, bytes: u64, step: u64) {
+        if self.adaptive {
+            let first = ipa & !(bytes - 1);
+            (first..first + bytes).step_by(0x1000).for_each(|page| self.touch(walker, page, step));
+        } else {
+            self.touch(walker, ipa, step);
+        }
     }
 
     /// The pages of `range` enter the log of `source` dirty: its next report names them.
@@ -149,7 +161,15 @@ impl Truth {
     pub fn start_begins(&mut self, step: u64, granule: u64) {
         self.began = step;
         self.granule = granule;
+        self.adaptive = false;
         self.cleaned.clear();
+    }
+
+    /// The log that is being started changes sizes while it is on. A vCPU's write fault has its whole block taken for
+    /// written: what is reported of vCPUs may be as far from what was written as that.
+    pub fn adapts(&mut self, cpu_granule: u64) {
+        self.adaptive = true;
+        self.granule = cpu_granule;
     }
 
     /// It has been started: what completes from now on must be reported.
@@ -200,8 +220,10 @@ impl Truth {
     fn check_invented(&self, sources: &[Source], page: u64) -> Result<(), String> {
         let written = |source: &Source| {
             let since = self.cleaned.get(&(*source, page)).copied().unwrap_or(self.began);
-            let block = page & !(self.granule.max(0x1000) - 1);
-            let near = (*source, block)..(*source, block + self.granule.max(0x1000));
+            let by_pages = self.adaptive && *source == Source::Dma;
+            let bytes = if by_pages { 0x1000 } else { self.granule.max(0x1000) };
+            let block = page & !(bytes - 1);
+            let near = (*source, block)..(*source, block + bytes);
             self.touched.range(near).any(|(_, touched)| *touched >= since)
         };
         if sources.iter().any(written) {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::core::Core;
-use crate::descriptor::{AF, DBM, VOLATILE, WRITE, same_mapping};
+use crate::descriptor::{AF, DBM, VOLATILE, WRITE, same_mapping, span};
 use crate::journal::Happening;
 use crate::memory::Observer;
 use crate::tlb::{Entry, Reach};
@@ -66,6 +66,8 @@ pub(crate) struct Update {
     pub vmid: u16,
     /// A page that it translates.
     pub ipa: u64,
+    /// All the bytes that it translates.
+    pub bytes: u64,
     /// Where the descriptor stands.
     pub at: u32,
     /// The descriptor, its state apart.
@@ -105,6 +107,7 @@ impl Core {
             walker,
             vmid: entry.vmid,
             ipa,
+            bytes: span(entry.level),
             at: entry.at,
             word: newest,
             sets: VOLATILE,
@@ -129,7 +132,8 @@ impl Core {
         let Entry { at, word, born, .. } = *entry;
         // Whichever access it is for completes later: a CMD_SYNC submitted after that comes after this.
         let relied = Some(self.step);
-        self.updates.push(Update { id, walker, vmid, ipa, at, word, sets: AF, born, stubborn, relied });
+        let bytes = 0x1000;
+        self.updates.push(Update { id, walker, vmid, ipa, bytes, at, word, sets: AF, born, stubborn, relied });
         if !stubborn && self.random.coin() {
             self.land(self.updates.len() - 1, false);
         }
@@ -162,7 +166,7 @@ impl Core {
             self.tally.table_flags += 1;
             return;
         }
-        self.truth.touch(update.walker, update.ipa, self.step);
+        self.truth.dirtied(update.walker, update.ipa, update.bytes, self.step);
         self.tally.updates += 1;
         self.tally.races += u64::from(self.memory.is_being_cleaned(update.at));
     }

@@ -124,6 +124,11 @@ impl<'d, D: DmaTlb> DmaView<'d, D> {
         self.view.walker.tlb.size_change() != SizeChange::Never
     }
 
+    /// The same, each by one swap and no step between.
+    pub(crate) fn changes_size_directly(&self) -> bool {
+        self.view.walker.tlb.size_change() == SizeChange::Direct
+    }
+
     /// The way to another tree, where a log takes one.
     pub(crate) fn switching(&self) -> Option<&'d dyn TreeSwitch> {
         let walker = &self.view.walker;

@@ -4,10 +4,11 @@ use core::fmt;
 
 use strandline_abi::{DmaTier, LogSource};
 
+use super::adaptive::most_roots;
 use super::digest::Digests;
 use super::start::is_supported;
 use super::{DirtyLog, Ledger, Phase, STEP_PAGES_DIGEST};
-use crate::addr::{IpaRange, PageSize, Vmid};
+use crate::addr::{IpaRange, Vmid};
 use crate::address_space::{AddressSpace, DmaView, SpaceError};
 use crate::hw::{Barrier, DmaTlb, Platform};
 use crate::stage2::{DmaWalker, Harvest, Retired, ViewError, Walker};
@@ -169,10 +170,7 @@ fn attach<'d, P: Platform, D: DmaTlb>(
     walker: DmaWalker<'d, D>,
     tier: DmaTier,
 ) -> Result<(usize, Option<Retired>), SpaceError> {
-    // At most a table for each 2 MiB of the range, and one at either end.
-    let roots = logged.bytes().div_ceil(PageSize::Size2M.bytes()) + 2;
-    let frames = Retired::frames_for(usize::try_from(roots).unwrap_or(usize::MAX));
-    let reserve = platform.reserve(frames)?;
+    let reserve = platform.reserve(Retired::frames_for(most_roots(logged)))?;
     match space.insert_dma_view(platform, walker, tier) {
         Ok(index) if space.dma[index].as_ref().is_some_and(merges) => {
             Ok((index, Some(Retired::new(reserve))))

@@ -30,6 +30,8 @@ pub enum LogError {
     NoCpuTier,
     /// A log can't know devices' writes in this way.
     NoDmaTier(DmaTier),
+    /// An adaptive log was asked for, and no view of the VM bears that sizes change as writes come.
+    NotAdaptive,
     /// Writes would come to be known in weaker ways than the caller demands: these.
     Weaker(Tiers),
     /// Devices' writes were to come to be known by digests, and there is no key for them.
@@ -59,6 +61,10 @@ impl fmt::Display for LogError {
             Self::OutsideLog(ipa) => write!(f, "{ipa} is outside the logged range"),
             Self::NoCpuTier => f.write_str("this CPU has no hardware dirty state (FEAT_HAFDBS)"),
             Self::NoDmaTier(tier) => write!(f, "logging by tier '{tier}' is not supported"),
+            Self::NotAdaptive => f.write_str(
+                "no view can change sizes as writes come: that takes cores which raise no TLB conflict aborts, or an SMMU \
+                 with HTTU and break-before-make level 2; ask for another granule",
+            ),
             Self::Weaker(tiers) => {
                 write!(f, "the log would be weaker than demanded: CPU {}, devices {}", tiers.cpu, tiers.dma)
             }

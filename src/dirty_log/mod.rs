@@ -4,6 +4,7 @@
 //! with it, exclusively where it changes the size of translations. Long operations are stepped: each call does a
 //! bounded part and says whether there is more.
 
+mod adaptive;
 mod attach;
 mod bitmap;
 mod digest;
@@ -22,6 +23,8 @@ mod tests;
 /// What a log says of itself, as `strandline-abi` defines it for guests too.
 pub use strandline_abi::{CpuTier, DmaTier, Flags, KeySource, LogSource, LogState, Tiers};
 
+pub use adaptive::{Adapting, Granule, Policy};
+use adaptive::Adaptive;
 pub use attach::{AttachError, Weakening};
 pub use bitmap::Bitmap;
 pub use digest::{DIGEST_BYTES, DigestCost, PAGE_WORDS};
@@ -66,6 +69,12 @@ pub struct Statistics {
     pub blocks_merged: u64,
     /// Pages reported by syncs.
     pub pages_reported: u64,
+    /// Blocks split by syncs and clears of adaptive logs, in all views.
+    pub splits_by_syncs: u64,
+    /// Blocks made by these.
+    pub merges_by_syncs: u64,
+    /// Blocks that these found dirty and left whole: no frame was free, or [`Policy::splits`] was reached.
+    pub splits_refused: u64,
     /// Times that the vCPUs were held at EL2 for changes of size, by starts and stops.
     pub holds: u64,
 }
@@ -97,6 +106,8 @@ struct On {
     cpu_retired: Retired,
     /// Where no second tree stands in for changes of size.
     dma_retired: [Option<Retired>; MAX_DMA_VIEWS],
+    /// Of an adaptive log.
+    adaptive: Option<Adaptive>,
     /// Hardware stopped answering: what the log says can't be relied on.
     untrusted: bool,
 }
@@ -179,6 +190,9 @@ struct Stopping {
 impl On {
     /// Gives back what the log holds; says how many frames stay out of use for good.
     fn free(self, platform: &impl Platform) -> u64 {
+        if let Some(adaptive) = self.adaptive {
+            adaptive.free(platform);
+        }
         let retired = self.dma_retired.into_iter().flatten().chain([self.cpu_retired]);
         retired.map(|retired| retired.end(platform)).sum()
     }

@@ -2,6 +2,7 @@
 
 use strandline_abi::{CpuTier, DmaTier, Tiers};
 
+use super::adaptive::{self, Adaptive, Granule};
 use super::digest::{self, Digests};
 use super::{
     Copying, Counting, DigestKey, DirtyLog, Ledger, LogError, On, Phase, Preparing, Progress, STEP_PAGES,
@@ -19,9 +20,9 @@ use crate::stage2::{Count, LeafState, Retired, Split, SplitNeeds, View, ViewErro
 pub struct Request {
     /// What is to be logged: RAM of the VM.
     pub range: IpaRange,
-    /// Blocks larger than this are split. A leaf that is larger than a page is reported whole, with what lies beside the
-    /// range in it.
-    pub granule: PageSize,
+    /// How large its leaves are, to begin with or for good. A leaf that is larger than a page is reported whole, with what
+    /// lies beside the range in it.
+    pub granule: Granule,
     /// The weakest ways of knowing writes that will do; [`CpuTier::None`] and [`DmaTier::None`] where any will.
     pub weakest: Tiers,
 }
@@ -30,7 +31,7 @@ impl From<IpaRange> for Request {
     /// A log of pages, by whatever tiers there are.
     fn from(range: IpaRange) -> Self {
         let weakest = Tiers { cpu: CpuTier::None, dma: DmaTier::None };
-        Self { range, granule: PageSize::Size4K, weakest }
+        Self { range, granule: PageSize::Size4K.into(), weakest }
     }
 }
 
@@ -60,14 +61,20 @@ const STEP_FRAMES: u64 = 64;
 const STEP_DIGESTS: u64 = 256;
 
 /// What the stop of a view will take after `split`: it unlinks one sub-tree for each block split now, and perhaps one of
-/// what was small before.
-const fn retired_frames(split: SplitNeeds) -> usize {
-    Retired::frames_for(split.blocks + 1)
+/// what was small before; or whatever an adaptive log splits until then.
+fn retired_frames(request: Request, split: SplitNeeds) -> usize {
+    let adaptive = request.granule.list_frames(request.range);
+    adaptive.unwrap_or(Retired::frames_for(split.blocks + 1))
 }
 
-/// All frames a view takes that is split where it is.
-const fn frames(split: SplitNeeds) -> usize {
-    split.frames + retired_frames(split)
+/// The granule of the CPU view.
+fn of_cpu_view<D: DmaTlb>(granule: Granule, space: &AddressSpace<'_, D>) -> PageSize {
+    granule.of_view(adaptive::adapting(space).cpu, true)
+}
+
+/// The granule of a DMA view.
+fn of_dma_view<D: DmaTlb>(granule: Granule, view: &DmaView<'_, D>) -> PageSize {
+    granule.of_view(view.adapts(), view.shows_writes())
 }
 
 impl DirtyLog {
@@ -130,9 +137,15 @@ impl DirtyLog {
         if let Some(outside) = space.first_outside_ram(range) {
             return Err(LogError::OutsideRam(outside));
         }
-        let cpu = Count::new(range, granule);
-        let logged = |view: &Option<DmaView<'_, D>>| view.as_ref().is_some_and(DmaView::takes_part);
-        let dma = space.dma.each_ref().map(|view| logged(view).then(|| Count::new(range, granule)));
+        if matches!(granule, Granule::Adaptive(_)) && !adaptive::some_adapts(space) {
+            return Err(LogError::NotAdaptive);
+        }
+        let cpu = Count::new(range, of_cpu_view(granule, space));
+        let counted = |view: &Option<DmaView<'_, D>>| {
+            let view = view.as_ref().filter(|view| view.takes_part())?;
+            Some(Count::new(range, of_dma_view(granule, view)))
+        };
+        let dma = space.dma.each_ref().map(counted);
         space.begin_change(range);
         self.phase = Phase::Starting(Starting {
             request,
@@ -223,7 +236,7 @@ impl Starting {
         let Stage::Counting(counting) = &self.stage else { return Ok(()) };
         let range = self.request.range;
         second_tree::add_all(platform, space)?;
-        let reserved = reserve_all(platform, range, counting.frames(space), key);
+        let reserved = reserve_all(platform, range, counting.frames(space, self.request), key);
         let (preparing, reserve) = reserved.inspect_err(|_| second_tree::free_all(platform, space))?;
         let mut splitting = counting.splitting(platform, space, self.request, reserve);
         splitting.preparing = Some(preparing);
@@ -258,8 +271,9 @@ impl Counting {
         Ok(counted)
     }
 
-    /// Table frames that splits, second trees and the stop will take.
-    fn frames<D: DmaTlb>(&self, space: &AddressSpace<'_, D>) -> usize {
+    /// Table frames that splits, second trees, the stop, and what syncs split will take.
+    fn frames<D: DmaTlb>(&self, space: &AddressSpace<'_, D>, request: Request) -> usize {
+        let frames = |needs: SplitNeeds| needs.frames + retired_frames(request, needs);
         let of_view = |(count, view): (&Option<Count>, &Option<DmaView<'_, D>>)| match (count, view) {
             (Some(count), Some(view)) if view.other.is_some() => {
                 count.needs().frames + second_tree::copied_tables(view)
@@ -267,7 +281,8 @@ impl Counting {
             (Some(count), _) => frames(count.needs()),
             (None, _) => 0,
         };
-        frames(self.cpu.needs()) + self.dma.iter().zip(&space.dma).map(of_view).sum::<usize>()
+        let views = self.dma.iter().zip(&space.dma).map(of_view).sum::<usize>();
+        frames(self.cpu.needs()) + views + request.granule.spare_frames()
     }
 
     /// Divides `reserve`, which holds [`Counting::frames`].
@@ -279,7 +294,7 @@ impl Counting {
         mut reserve: FrameReserve,
     ) -> Splitting {
         let Request { range, granule, .. } = request;
-        let split = |needs: SplitNeeds, state, reserve: &mut FrameReserve| {
+        let split = |granule, needs: SplitNeeds, state, reserve: &mut FrameReserve| {
             Split::new(range, granule, state, reserve.split_off(needs.frames))
         };
         let mut copies = [const { None }; MAX_DMA_VIEWS];
@@ -288,20 +303,27 @@ impl Counting {
         for (i, (count, view)) in self.dma.iter().zip(&space.dma).enumerate() {
             if let (Some(count), Some(view)) = (count, view) {
                 let needs = count.needs();
-                let split = split(needs, initial_state(view.tier), &mut reserve);
+                let split = split(of_dma_view(granule, view), needs, initial_state(view.tier), &mut reserve);
                 dma[i] = unless(sabotage::NO_DMA_SPLIT, platform, split);
                 if view.other.is_some() {
                     let reserve = reserve.split_off(second_tree::copied_tables(view));
                     copies[i] = Some(Copying { at: Ipa(0), reserve });
                 } else {
-                    dma_retired[i] = Some(Retired::new(reserve.split_off(retired_frames(needs))));
+                    dma_retired[i] = Some(Retired::new(reserve.split_off(retired_frames(request, needs))));
                 }
             }
         }
-        let cpu = split(self.cpu.needs(), LeafState::WritableClean, &mut reserve);
-        let cpu_retired = Retired::new(reserve.split_off(retired_frames(self.cpu.needs())));
+        let needs = self.cpu.needs();
+        let cpu = split(of_cpu_view(granule, space), needs, LeafState::WritableClean, &mut reserve);
+        let cpu_retired = Retired::new(reserve.split_off(retired_frames(request, needs)));
+        let adaptive = match granule {
+            Granule::Fixed(_) => None,
+            Granule::Adaptive(policy) => {
+                Some(Adaptive::new(policy, reserve.split_off(granule.spare_frames())))
+            }
+        };
         platform.unreserve(reserve);
-        let on = On { range, step_pages: STEP_PAGES, cpu_retired, dma_retired, untrusted: false };
+        let on = On { range, step_pages: STEP_PAGES, cpu_retired, dma_retired, adaptive, untrusted: false };
         let cpu = unless(sabotage::NO_CPU_SPLIT, platform, cpu);
         Splitting { on, preparing: None, undigested: None, cpu, copies, dma }
     }

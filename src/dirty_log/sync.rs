@@ -8,7 +8,7 @@ use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT, PageSize};
 use crate::address_space::{AddressSpace, DmaView};
 use crate::hw::{DmaTlb, Memory, Platform};
 use crate::sabotage;
-use crate::stage2::{Harvest, Lines, ViewError, Walker};
+use crate::stage2::{Harvest, Lines, Owed, ViewError, Walker};
 
 /// What a step of a sync did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl DirtyLog {
     }
 
     /// What EL2 holds of the log, where it is on and `part` lies in it.
-    fn ledger<'s, D>(
+    pub(super) fn ledger<'s, D>(
         &mut self,
         space: &'s AddressSpace<'_, D>,
         part: IpaRange,
@@ -80,11 +80,24 @@ impl DirtyLog {
         space: &AddressSpace<'_, D>,
         part: IpaRange,
         flags: Flags,
+        deliver: impl FnMut(u64, u64) -> R,
+    ) -> Result<Synced, LogError> {
+        self.sync_of(platform, space, part, flags, Views::All, deliver)
+    }
+
+    /// [`DirtyLog::sync`] that harvests `views`: the others have been.
+    pub(super) fn sync_of<P: Platform, D: DmaTlb, R: Delivery>(
+        &mut self,
+        platform: &P,
+        space: &AddressSpace<'_, D>,
+        part: IpaRange,
+        flags: Flags,
+        views: Views,
         mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Synced, LogError> {
         let ledger = self.ledger(space, part)?;
         let clear = flags.has(Flags::CLEAR);
-        if collect(platform, space, ledger, flags, clear, [part].into_iter()).is_err() {
+        if collect(platform, space, ledger, flags, clear, views, [part].into_iter()).is_err() {
             return Err(self.distrust());
         }
         let mut reported = 0;
@@ -114,14 +127,26 @@ impl DirtyLog {
         part: IpaRange,
         flags: Flags,
         wanted: impl Fn(u64) -> u64,
+        deliver: impl FnMut(u64, u64) -> R,
+    ) -> Result<Cleared, LogError> {
+        self.clear_of(platform, space, part, flags, Views::All, wanted, deliver)
+    }
+
+    /// [`DirtyLog::clear`] that harvests `views`: the others have been.
+    #[expect(clippy::too_many_arguments, reason = "those of a clear, and which views")]
+    pub(super) fn clear_of<P: Platform, D: DmaTlb, R: Delivery>(
+        &mut self,
+        platform: &P,
+        space: &AddressSpace<'_, D>,
+        part: IpaRange,
+        flags: Flags,
+        views: Views,
+        wanted: impl Fn(u64) -> u64,
         mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Cleared, LogError> {
         let ledger = self.ledger(space, part)?;
-        let runs = words(ledger, part).flat_map(|(word, _, mask)| {
-            let base = part.start().offset(word * 64 * PAGE_BYTES);
-            runs(base, wanted(word) & mask)
-        });
-        if collect(platform, space, ledger, flags, true, runs).is_err() {
+        let runs = named(ledger, part, &wanted);
+        if collect(platform, space, ledger, flags, true, views, runs).is_err() {
             return Err(self.distrust());
         }
         let mut discarded = 0;
@@ -138,7 +163,23 @@ impl DirtyLog {
     }
 }
 
-/// Brings what the views know of `ranges` into EL2's bitmaps, and with `clean` cleans them, in the order that
+/// Which views a sync or clear harvests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Views {
+    /// All of those that it is asked for.
+    All,
+    /// Of these, those that an adaptive log leaves as its start has made them.
+    Fixed,
+}
+
+impl Views {
+    /// Whether a view is among them that `adapts`, or does not.
+    const fn have(self, adapts: bool) -> bool {
+        matches!(self, Self::All) || !adapts
+    }
+}
+
+/// Brings what `views` know of `ranges` into EL2's bitmaps, and with `clean` cleans them, in the order that
 /// loses nothing: updates made visible, walk, invalidation of what was cleaned.
 fn collect<P: Platform, D: DmaTlb>(
     platform: &P,
@@ -146,6 +187,7 @@ fn collect<P: Platform, D: DmaTlb>(
     ledger: &Ledger,
     flags: Flags,
     clean: bool,
+    views: Views,
     ranges: impl Iterator<Item = IpaRange> + Clone,
 ) -> Result<(), ViewError> {
     // Interrupts are heard between pieces.
@@ -160,7 +202,7 @@ fn collect<P: Platform, D: DmaTlb>(
         let pages = pages + u64::from(sabotage::ONE_PAGE_TOO_MANY);
         ledger.record_pages(platform, source, at, pages);
     };
-    if flags.names(LogSource::Cpu) {
+    if flags.names(LogSource::Cpu) && views.have(space.cpu.walker.adapts()) {
         space.cpu.walker.collect_updates(platform)?;
         let mut cleaned = false;
         for range in pieces.clone() {
@@ -172,31 +214,25 @@ fn collect<P: Platform, D: DmaTlb>(
     }
     if flags.names(LogSource::Dma) {
         if !sabotage::NO_SYNC_BEFORE_WALK {
-            collect_dma_updates(platform, space)?;
+            collect_dma_updates(platform, space, |view| views.have(view.adapts()))?;
         }
         if space.has_digest_views() {
             ranges.for_each(|range| digest::compare(platform, space, ledger, range, clean));
         }
-        for dma in space.dma_views().filter(|dma| dma.tier != DmaTier::Digest) {
+        let read = |dma: &&DmaView<'_, D>| dma.tier != DmaTier::Digest && views.have(dma.adapts());
+        for dma in space.dma_views().filter(read) {
             let mode = if dma.shows_writes() { mode } else { Harvest::Assume };
             let owed =
                 harvest_dma(platform, dma, mode, pieces.clone(), |at, n| record(LogSource::Dma, at, n));
-            if let Some(Owed { range, leaf_only }) = owed
+            if let Some(owed) = owed
+                && let Some(range) = owed.range()
                 && !sabotage::NO_DMA_INVALIDATION
             {
-                dma.view.walker.invalidate_range(platform, &dma.view.tree, range, leaf_only)?;
+                dma.view.walker.invalidate_range(platform, &dma.view.tree, range, owed.leaf_only)?;
             }
         }
     }
     Ok(())
-}
-
-/// The invalidation that a harvest of a view owes.
-#[derive(Clone, Copy)]
-struct Owed {
-    range: IpaRange,
-    /// No table descriptor was changed.
-    leaf_only: bool,
 }
 
 /// Harvests `ranges` of a DMA view; what was changed.
@@ -207,20 +243,16 @@ fn harvest_dma<P: Platform, D: DmaTlb>(
     ranges: impl Iterator<Item = IpaRange>,
     record: impl Fn(Ipa, u64),
 ) -> Option<Owed> {
-    let (mut hull, mut leaf_only) = (None, true);
+    let mut owed = None;
     let mut lines = Lines::new(dma.view.walker.coherent);
     for range in ranges {
         dma.view.tree.harvest_words(platform, range, mode, &record, |changed| {
             lines.touch(platform, changed.pa);
-            leaf_only &= !changed.is_table;
-            hull = Some(grown(hull, changed.ipa, changed.pages));
+            owed = Some(Owed::and(owed, changed));
         });
     }
     lines.clean(platform);
-    let (first, end) = hull?;
-    // What was changed has addresses that a format covers: the range is one.
-    let range = IpaRange::new(first, end.0 - first.0).ok()?;
-    Some(Owed { range, leaf_only })
+    owed
 }
 
 /// The pieces of `range` that are each in one table of pages: what is walked between two windows for interrupts.
@@ -245,13 +277,15 @@ fn window(platform: &impl Platform, word: u64) {
     }
 }
 
-/// Makes the updates of all SMMUs that keep dirty state visible: one CMD_SYNC each, however many views are behind it.
-fn collect_dma_updates<P: Platform, D: DmaTlb>(
+/// Makes the updates of all SMMUs that keep dirty state visible, as far as views are `concerned`: one CMD_SYNC each, however
+/// many views are behind it.
+pub(super) fn collect_dma_updates<'d, P: Platform, D: DmaTlb>(
     platform: &P,
-    space: &AddressSpace<'_, D>,
+    space: &AddressSpace<'d, D>,
+    concerned: impl Fn(&DmaView<'d, D>) -> bool,
 ) -> Result<(), ViewError> {
-    let walkers =
-        || space.dma_views().filter(|dma| dma.tier == DmaTier::Hardware).map(|dma| &dma.view.walker);
+    let concerned = |dma: &&DmaView<'d, D>| dma.tier == DmaTier::Hardware && concerned(dma);
+    let walkers = || space.dma_views().filter(concerned).map(|dma| &dma.view.walker);
     for (index, walker) in walkers().enumerate() {
         if !walkers().take(index).any(|before| core::ptr::eq(before.tlb, walker.tlb)) {
             walker.collect_updates(platform)?;
@@ -313,18 +347,24 @@ impl Taken {
     }
 }
 
-/// The range from `hull`, or from nothing, that holds `pages` pages from `at` as well: first address, and end.
-fn grown(hull: Option<(Ipa, Ipa)>, at: Ipa, pages: u64) -> (Ipa, Ipa) {
-    let end = at.offset(pages << PAGE_SHIFT);
-    hull.map_or((at, end), |(first, last)| (first.min(at), last.max(end)))
-}
-
 /// The words of the report about `part`: index, first page in EL2's bitmaps, and the bits that are pages of it.
 fn words(ledger: &Ledger, part: IpaRange) -> impl Iterator<Item = (u64, u64, u64)> + Clone + use<> {
     let (first, pages) = (ledger.page(part), part.pages() - u64::from(sabotage::ONE_PAGE_TOO_FEW));
     (0..pages.div_ceil(64)).map(move |word| {
         let left = pages - word * 64;
         (word, first + word * 64, ones(left.min(64)))
+    })
+}
+
+/// The pages of `part` that `wanted` (of a word's index) names, in runs.
+pub(super) fn named<F: Fn(u64) -> u64 + Clone>(
+    ledger: &Ledger,
+    part: IpaRange,
+    wanted: F,
+) -> impl Iterator<Item = IpaRange> + Clone + use<F> {
+    words(ledger, part).flat_map(move |(word, _, mask)| {
+        let base = part.start().offset(word * 64 * PAGE_BYTES);
+        runs(base, wanted(word) & mask)
     })
 }
 

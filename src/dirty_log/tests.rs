@@ -1,5 +1,6 @@
 //! The log on fake memory: its states, its promises, and the order in which it asks hardware.
 
+mod adaptive;
 mod attach;
 mod bad_input;
 mod digest;
@@ -17,7 +18,7 @@ use crate::address_space::{AddressSpace, Reach, Region, SpaceError};
 use crate::dirty_log::{DirtyLog, LogError, Progress, Request, WriteFault};
 use crate::fake::{Event, Fake, FakeTlb, take_trace};
 use crate::frames::Frames;
-use crate::hw::{Barrier, DmaTlbError, HoldTimeout, Tlbi, Vttbr};
+use crate::hw::{Barrier, DmaTlb, DmaTlbError, HoldTimeout, Tlbi, Vttbr};
 use crate::stage2::descriptor::S2AP_WRITE;
 use crate::stage2::{DmaWalker, Format, MapError, ViewError};
 

@@ -45,7 +45,7 @@ impl From<LogError> for CallError {
             LogError::AlreadyOn | LogError::Changing | LogError::NotHeld => Self::new(Error::Busy, 0),
             LogError::OutOfStep(expected) => Self::invalid(expected),
             LogError::OutsideRam(ipa) | LogError::OutsideLog(ipa) => Self::new(Error::OutOfRange, ipa.0),
-            LogError::NoCpuTier | LogError::NoDmaTier(_) | LogError::NoKey => {
+            LogError::NoCpuTier | LogError::NoDmaTier(_) | LogError::NoKey | LogError::NotAdaptive => {
                 Self::new(Error::NotSupported, 0)
             }
             LogError::Weaker(tiers) => Self::new(Error::NotSupported, tiers.to_bits()),

@@ -1,19 +1,21 @@
 //! The calls on the caller's own log.
 
-use spin::MutexGuard;
+use core::ops::Deref;
+
+use spin::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 use strandline_abi::{
-    Call, DeviceRecord, Error, FaultRecord, Flags, LogStatus, PAGE_BYTES, PAGES_PER_WORD, Status, Tiers,
+    ADAPTS_CPU, ADAPTS_DMA, Call, DeviceRecord, Error, FaultRecord, Flags, GRANULE_ADAPTIVE, LogStatus, PAGE_BYTES, PAGES_PER_WORD, Status, Tiers,
     VERSION,
 };
 
 use super::{Answer, Arguments, CallError, GuestBuffer};
 use crate::addr::{Ipa, IpaRange, PageSize};
 use crate::address_space::AddressSpace;
-use crate::dirty_log::{DirtyLog, LogError, PAGE_WORDS, Progress, Request};
+use crate::dirty_log::{DirtyLog, Granule, LogError, PAGE_WORDS, Policy, Progress, Request};
 use crate::hw::{DmaTlb, Platform, Word};
 use crate::vm::{self, FaultLog, Vm};
 
-/// The granules a start takes; each one's bit in the features is its bytes.
+/// The fixed granules a start takes; each one's bit in the features is its bytes.
 const GRANULES: [PageSize; 3] = [PageSize::Size4K, PageSize::Size2M, PageSize::Size1G];
 /// Pages that one step reads.
 const READ_PAGES: u64 = 16;
@@ -43,15 +45,14 @@ pub(super) fn features<D: DmaTlb>(vm: &Vm<'_, D>) -> Result<([u64; 3], u64), Cal
     let numbered = Call::ALL.iter().filter(|c| c.id() >> 16 == 0xc600);
     let calls = numbered.fold(0, |bits, call| bits | 1 << (call.id() & 0xffff));
     let tiers = lock(vm)?.tiers(&*vm.space.read()).to_bits();
-    let granules = GRANULES.iter().fold(0, |bits, granule| bits | granule.bytes());
+    let granules = GRANULES.iter().fold(GRANULE_ADAPTIVE, |bits, granule| bits | granule.bytes());
     Ok(([VERSION.into(), calls, granules], tiers))
 }
 
 pub(super) fn start<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
     let [ipa, bytes, granule, weakest, step] = *arguments;
     let range = IpaRange::new(Ipa(ipa), bytes)?;
-    let known = GRANULES.into_iter().find(|known| known.bytes() == granule);
-    let granule = known.ok_or(CallError::invalid(granule))?;
+    let granule = granule_of(granule).ok_or(CallError::invalid(granule))?;
     let tiers = Tiers::from_bits(weakest).filter(|tiers| tiers.to_bits() == weakest);
     let weakest = tiers.ok_or(CallError::invalid(weakest))?;
     let request = Request { range, granule, weakest };
@@ -59,7 +60,18 @@ pub(super) fn start<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argume
     let mut space = vm.space.write();
     let progress = log.start(platform, &mut space, request, step).map_err(|error| in_turn(error, step))?;
     let (status, next) = status_of(progress);
-    Ok((status, [next, log.tiers(&*space).to_bits(), log.blocks_split_by_start()]))
+    let adapting = log.adapting(&*space);
+    let adapts = [(adapting.cpu, ADAPTS_CPU), (adapting.dma, ADAPTS_DMA)];
+    let adapts = adapts.iter().filter(|(adapts, _)| *adapts).fold(0, |bits, (_, bit)| bits | bit);
+    Ok((status, [next, log.tiers(&*space).to_bits() | adapts, log.blocks_split_by_start()]))
+}
+
+/// The granule that a start's argument names.
+fn granule_of(argument: u64) -> Option<Granule> {
+    if argument == GRANULE_ADAPTIVE {
+        return Some(Granule::Adaptive(Policy::default()));
+    }
+    GRANULES.into_iter().find(|known| known.bytes() == argument).map(Granule::Fixed)
 }
 
 pub(super) fn stop<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
@@ -69,6 +81,29 @@ pub(super) fn stop<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argumen
     let (status, next) =
         status_of(log.stop(platform, &mut space, step).map_err(|error| in_turn(error, step))?);
     Ok((status, [next, 0, 0]))
+}
+
+/// The address space, as a sync or clear takes it: shared, or exclusively where the log is adaptive, for this step.
+enum Held<'v, 'd, D> {
+    Shared(RwLockReadGuard<'v, AddressSpace<'d, D>>),
+    Exclusive(RwLockWriteGuard<'v, AddressSpace<'d, D>>),
+}
+
+impl<'v, 'd, D> Held<'v, 'd, D> {
+    fn of(vm: &'v Vm<'d, D>, log: &DirtyLog) -> Self {
+        if log.is_adaptive() { Self::Exclusive(vm.space.write()) } else { Self::Shared(vm.space.read()) }
+    }
+}
+
+impl<'d, D> Deref for Held<'_, 'd, D> {
+    type Target = AddressSpace<'d, D>;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Shared(space) => space,
+            Self::Exclusive(space) => space,
+        }
+    }
 }
 
 /// What sync and clear have in common: the next part of the range, and its words in the caller's memory.
@@ -115,13 +150,17 @@ fn flags(arguments: &Arguments, allowed: Flags) -> Result<Flags, CallError> {
 pub(super) fn sync<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
     let flags = flags(arguments, Flags::BOTH.with(Flags::CLEAR))?;
     let mut log = lock(vm)?;
-    let space = vm.space.read();
+    let mut space = Held::of(vm, &log);
     let step = Step::check(platform, &log, &space, arguments, flags)?;
-    let synced = log.sync(platform, &space, step.part, flags, |index, bits| {
+    let deliver = |index, bits| {
         if let Some(word) = step.buffer.word(platform, index) {
             word.store(bits);
         }
-    })?;
+    };
+    let synced = match &mut space {
+        Held::Shared(space) => log.sync(platform, space, step.part, flags, deliver),
+        Held::Exclusive(space) => log.sync_adapting(platform, space, step.part, flags, deliver),
+    }?;
     mark(platform, &space, &step.buffer);
     Ok(step.answer(synced.reported, log.tiers(&*space).to_bits()))
 }
@@ -129,7 +168,7 @@ pub(super) fn sync<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argumen
 pub(super) fn clear<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
     let flags = flags(arguments, Flags::BOTH)?;
     let mut log = lock(vm)?;
-    let space = vm.space.read();
+    let mut space = Held::of(vm, &log);
     let step = Step::check(platform, &log, &space, arguments, flags)?;
     // The guest may change the mask meanwhile: each word is read once.
     let mut mask = [0; GuestBuffer::MAX_WORDS];
@@ -140,11 +179,15 @@ pub(super) fn clear<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argume
         *wanted = step.buffer.word(platform, index as u64).map_or(0, Word::load);
     }
     let wanted = |index: u64| usize::try_from(index).ok().and_then(|i| mask.get(i)).copied().unwrap_or(0);
-    let cleared = log.clear(platform, &space, step.part, flags, wanted, |index, bits| {
+    let deliver = |index, bits| {
         if let Some(word) = step.buffer.word(platform, index) {
             word.store(bits);
         }
-    })?;
+    };
+    let cleared = match &mut space {
+        Held::Shared(space) => log.clear(platform, space, step.part, flags, wanted, deliver),
+        Held::Exclusive(space) => log.clear_adapting(platform, space, step.part, flags, wanted, deliver),
+    }?;
     mark(platform, &space, &step.buffer);
     Ok(step.answer(cleared.discarded, log.tiers(&*space).to_bits()))
 }

@@ -104,9 +104,9 @@ fn discovery_answers_as_smccc_says() {
     let rig = Rig::new(&fake, &tlb);
     let [a, b, c, d, _] = rig.call(Call::Uid, [0; 5]);
     assert_eq!([a, b, c, d], UID_WORDS.map(u64::from));
-    assert_eq!(rig.call(Call::Revision, [0; 5]), [0, 2, 0, 0, 0]);
+    assert_eq!(rig.call(Call::Revision, [0; 5]), [0, 3, 0, 0, 0]);
     let tiers = Tiers { cpu: CpuTier::Hardware, dma: DmaTier::Assume }.to_bits();
-    assert_eq!(rig.call(Call::Features, [0; 5]), [0, 2, 0x1ff, 0x4020_1000, tiers]);
+    assert_eq!(rig.call(Call::Features, [0; 5]), [0, 3, 0x1ff, 0x4020_1001, tiers]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn an_argument_that_a_call_does_not_have_is_zero() {
         }
     }
     // The two calls that SMCCC itself defines have no arguments to look at.
-    assert_eq!(rig.call(Call::Revision, [9; 5]), [0, 2, 0, 0, 9]);
+    assert_eq!(rig.call(Call::Revision, [9; 5]), [0, 3, 0, 0, 9]);
 }
 
 #[test]

@@ -24,6 +24,11 @@ const SH_INNER: u64 = 0b11 << 8;
 pub const AF: u64 = 1 << 10;
 /// Bit 55 of a table descriptor, which hardware ignores (Arm ARM D8.3.1): the harvest before this one has cleared AF.
 pub const AF_CLEARED: u64 = 1 << 55;
+/// Bits 58:56 of a table descriptor, which hardware ignores (Arm ARM D8.3.1): for how many passes of an adaptive log the
+/// table has been clean.
+pub const COLD: u64 = 0b111 << COLD_SHIFT;
+/// Where [`COLD`] begins.
+pub const COLD_SHIFT: u32 = 56;
 /// Bit 16, nT, in block descriptors only (an address bit in pages).
 pub const BLOCK_NT: u64 = 1 << 16;
 /// Bit 51, DBM: hardware may set S2AP\[1\] on a write.
@@ -219,7 +224,7 @@ mod tests {
             (VALID, TABLE_OR_PAGE, S2AP_READ, S2AP_WRITE, AF, BLOCK_NT, DBM, CONTIGUOUS),
             (0x1, 0x2, 0x40, 0x80, 0x400, 0x1_0000, 0x0008_0000_0000_0000, 0x0010_0000_0000_0000)
         );
-        assert_eq!(AF_CLEARED, 0x0080_0000_0000_0000);
+        assert_eq!((AF_CLEARED, COLD), (0x0080_0000_0000_0000, 0x0700_0000_0000_0000));
     }
 
     #[test]

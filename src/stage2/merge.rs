@@ -229,7 +229,7 @@ fn uniform(
 
 /// [`uniform`] of a level-3 table: where the first entry is a page aligned to 2 MiB, and the others differ from it by their
 /// place, and in what hardware sets, alone.
-fn uniform_pages(memory: &impl Memory, table: Pa) -> Option<(Pa, Rights)> {
+pub(super) fn uniform_pages(memory: &impl Memory, table: Pa) -> Option<(Pa, Rights)> {
     let words = memory.words(table, ENTRIES);
     let first = words.first()?.load();
     let Entry::Leaf(leaf) = Entry::at(3, first) else { return None };

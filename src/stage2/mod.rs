@@ -4,6 +4,7 @@
 //! [`View`] adds the order of stores, barriers and invalidations that its walker needs when the size of a
 //! translation changes.
 
+mod adapt;
 mod builder;
 pub mod descriptor;
 mod format;
@@ -22,6 +23,7 @@ mod tree;
 mod view;
 mod vtcr;
 
+pub(crate) use adapt::{Adapted, Owed, Pass};
 pub use descriptor::{LeafState, MemoryKind, Rights};
 pub use format::Format;
 pub use harvest::Harvest;

@@ -195,7 +195,7 @@ impl Split {
 }
 
 /// Frees sub-trees of which nothing was linked.
-fn discard(platform: &(impl Memory + Frames + Cpu), swaps: &[Swap]) {
+pub(super) fn discard(platform: &(impl Memory + Frames + Cpu), swaps: &[Swap]) {
     for swap in swaps {
         if let Entry::Table(table) = Entry::at(swap.slot.level, swap.new) {
             free_table(platform, table, swap.slot.level + 1);

@@ -107,6 +107,9 @@ pub fn status<P: Platform, D: DmaTlb>(
         digest_bytes: crate::dirty_log::DIGEST_BYTES,
         page_read_ns: log.digest_cost().page_read_ns,
         page_digest_ns: log.digest_cost().page_digest_ns,
+        splits_by_syncs: statistics.splits_by_syncs,
+        merges_by_syncs: statistics.merges_by_syncs,
+        splits_refused: statistics.splits_refused,
     }
 }
 

@@ -17,8 +17,11 @@ const EVEN: Mix = Mix {
     death: 0,
     mixed: 64,
     blocks: 128,
+    adaptive: 0,
     refusal: 32,
 };
+/// With logs whose granule is adaptive, most of them.
+const ADAPTIVE: Mix = Mix { adaptive: 900, toggle: 32, remap: 64, ..EVEN };
 /// With an SMMU that stops answering now and then.
 const FATAL: Mix = Mix { death: 64, mixed: 256, replug: 96, ..EVEN };
 /// SMMU_IIDR of an MMU-700 r1p0.
@@ -195,6 +198,28 @@ fn second_trees_outlast_an_smmu_that_stops_answering() {
     let met = lives(110_000..110_120, FATAL, switching);
     assert!(met.deaths > 480 && met.dead_starts > 190 && met.dead_stops > 30 && met.dead_unmaps > 55);
     assert!(met.untrusted_syncs > 200 && met.dead_detaches > 8 && met.quarantined > 50 && met.switches > 600);
+}
+
+/// Of every machine of the others, those whose cores raise no conflict aborts more often.
+fn adapting(seed: u64) -> Parameters {
+    let mut parameters = if seed.is_multiple_of(3) { machine(seed) } else { exact(seed) };
+    parameters.pes.conflict_aborts = seed % 4 == 3;
+    parameters.smmu.range_invalidation = !seed.is_multiple_of(5);
+    parameters.pace = if seed.is_multiple_of(2) { 32 } else { parameters.pace };
+    parameters
+}
+
+#[test]
+fn adaptive_logs_keep_all_promises_too() {
+    let met = lives(130_000..130_240, ADAPTIVE, adapting);
+    assert!(met.adaptive_starts > 400 && met.splits_by_syncs > 1_000 && met.merges_by_syncs > 500);
+    assert!(met.splits_refused > 100 && met.syncs > 4_000 && met.reported > 100_000);
+}
+
+#[test]
+fn adaptive_logs_outlast_an_smmu_that_stops_answering() {
+    let met = lives(140_000..140_120, Mix { adaptive: 900, ..FATAL }, adapting);
+    assert!(met.deaths > 250 && met.dead_adaptive_syncs > 5 && met.untrusted_syncs > 80);
 }
 
 #[test]

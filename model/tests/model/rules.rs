@@ -284,7 +284,7 @@ fn nt_is_cleared(seed: u64, plainly: bool) -> Result<(), String> {
     let smmu = bring_up(&machine, machine.smmu());
     let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
     let block = leaf(&machine, vm.space.dma_views().next().unwrap().view.tree.root(), RAM);
-    let request = Request { granule: PageSize::Size2M, ..Request::from(vm.range()) };
+    let request = Request { granule: PageSize::Size2M.into(), ..Request::from(vm.range()) };
     vm.start_as(request)?;
     for _ in 0..8 {
         block.fetch_or(NT);

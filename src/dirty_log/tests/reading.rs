@@ -116,7 +116,7 @@ fn a_log_of_blocks_splits_nothing_and_reports_a_write_as_the_block_it_is_in_once
     let mut space = space(&fake, &tlb, G, DmaTier::Hardware);
     let (all, free) = (range(RAM, G), fake.free_frames());
     let mut log = DirtyLog::new(CpuTier::Hardware);
-    let request = Request { granule: PageSize::Size1G, ..Request::from(all) };
+    let request = Request { granule: PageSize::Size1G.into(), ..Request::from(all) };
     start(&mut log, &fake, &mut space, request);
     assert_eq!((log.blocks_split_by_start(), space.dma_totals().0.blocks_1g), (0, 1));
     // Two bitmaps of 8 frames, and two lists for the stop.
@@ -138,7 +138,7 @@ fn a_log_of_2_mib_blocks_splits_what_is_larger_and_the_ends_by_pages() {
     let mut space = space(&fake, &tlb, G, DmaTier::Hardware);
     let part = range(RAM + M, 5 * M);
     let mut log = DirtyLog::new(CpuTier::Hardware);
-    let request = Request { granule: PageSize::Size2M, ..Request::from(part) };
+    let request = Request { granule: PageSize::Size2M.into(), ..Request::from(part) };
     start(&mut log, &fake, &mut space, request);
     let leaves = space.cpu_view().tree.leaves();
     assert_eq!((leaves.blocks_1g, leaves.blocks_2m, leaves.pages_4k), (0, 511, 512));

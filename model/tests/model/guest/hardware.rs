@@ -100,6 +100,14 @@ impl Guest<'_> {
         }
     }
 
+    /// [`Guest::quarantine`] of a sync that has changed sizes: there is no list.
+    pub(super) fn quarantine_unlisted(&mut self) {
+        for (root, unlinked) in self.unlinked_now() {
+            let before = self.unlinked.insert(root, unlinked).unwrap_or(0);
+            self.quarantined += unlinked.saturating_sub(before) as usize;
+        }
+    }
+
     /// Forgets the trees that are gone: others may come to stand where they did.
     pub(super) fn forget_trees(&mut self) {
         let now = self.unlinked_now();

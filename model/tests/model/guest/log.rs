@@ -1,13 +1,16 @@
 //! A log is started, and stopped.
 
 use strandline::addr::{IpaRange, PageSize};
-use strandline::dirty_log::{LogError, Progress, Request};
+use strandline::address_space::DmaView;
+use strandline::dirty_log::{Granule, LogError, Policy, Progress, Request};
+use strandline::hw::{DmaTlb, SizeChange};
 use strandline::stage2::ViewError;
-use strandline_abi::LogState;
+use strandline_abi::{CpuTier, DmaTier, LogState};
 
 use super::memory::region;
 use super::snapshot::{Snapshot, blocks_with_nt};
 use super::{Guest, Outcome};
+use crate::gate::Gate;
 
 /// How often a vCPU may be late for a stop.
 const HOLDS: u32 = 2;
@@ -15,7 +18,7 @@ const HOLDS: u32 = 2;
 impl Guest<'_> {
     pub(super) fn start(&mut self) -> Outcome {
         let range = self.dice.part(self.all());
-        let granule = if self.dice.chance(self.mix.blocks) { PageSize::Size2M } else { PageSize::Size4K };
+        let granule = self.granule();
         let request = Request { granule, ..Request::from(range) };
         self.exhaust();
         let (before, quarantined) = (self.snapshot(), self.quarantined);
@@ -28,7 +31,10 @@ impl Guest<'_> {
         if refusing {
             self.machine().fail_next_command(1);
         }
-        self.machine().log_start_begins_of(granule);
+        match granule {
+            Granule::Fixed(size) => self.machine().log_start_begins_of(size),
+            Granule::Adaptive(_) => self.machine().log_start_begins_adaptive(self.cpu == CpuTier::Faults),
+        }
         // Where the SMMU was silent once, the start ends so, though it may take calls to undo it.
         let (mut step, mut writing, mut late, mut excused) = (0, None, 0, false);
         loop {
@@ -75,12 +81,33 @@ impl Guest<'_> {
         self.machine().fail_no_command();
         self.machine().log_started();
         self.met.starts += 1;
-        self.met.starts_by_blocks += u64::from(granule == PageSize::Size2M);
+        self.met.starts_by_blocks += u64::from(granule == Granule::Fixed(PageSize::Size2M));
+        self.met.adaptive_starts += u64::from(self.log.is_adaptive());
         if let Some(page) = writing {
             self.el2_tells(page);
             self.met.el2_writes_across_starts += 1;
         }
         Ok(())
+    }
+
+    /// The granule of the next log.
+    fn granule(&mut self) -> Granule {
+        if self.dice.chance(self.mix.adaptive) {
+            let (cold_passes, reserve) = (self.dice.below(4) as u8, self.dice.below(4) as u16);
+            let splits = if self.dice.chance(128) { self.dice.below(3) as u16 } else { 64 };
+            return Granule::Adaptive(Policy { cold_passes, splits, reserve });
+        }
+        let size = if self.dice.chance(self.mix.blocks) { PageSize::Size2M } else { PageSize::Size4K };
+        size.into()
+    }
+
+    /// Whether some view bears that its sizes change while a log is on.
+    fn adapts(&self) -> bool {
+        let space = self.host.space();
+        let direct = |view: &DmaView<'_, Gate<'_>>| {
+            view.tier == DmaTier::Hardware && view.view.walker.tlb.size_change() == SizeChange::Direct
+        };
+        space.cpu_view().walker.direct || space.dma_views().any(direct)
     }
 
     /// A start was refused: it was right to be, and has changed nothing.
@@ -89,6 +116,7 @@ impl Guest<'_> {
         let right = match error {
             LogError::OutOfFrames(lack) => lack.needed > lack.free && !self.hoard.is_empty(),
             LogError::OutsideRam(_) => hole,
+            LogError::NotAdaptive => !self.adapts(),
             _ => false,
         };
         if !right {

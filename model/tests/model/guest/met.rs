@@ -23,6 +23,8 @@ pub struct Mix {
     pub mixed: u64,
     /// A log has a granule of 2 MiB.
     pub blocks: u64,
+    /// A log has an adaptive granule.
+    pub adaptive: u64,
     /// A start during which the SMMU refuses a command.
     pub refusal: u64,
 }
@@ -58,6 +60,11 @@ pub struct Met {
     pub dead_detaches: u64,
     pub quarantined: u64,
     pub starts_by_blocks: u64,
+    pub adaptive_starts: u64,
+    pub splits_by_syncs: u64,
+    pub merges_by_syncs: u64,
+    pub splits_refused: u64,
+    pub dead_adaptive_syncs: u64,
     pub refused_commands: u64,
     pub holds: u64,
     pub switches: u64,
@@ -95,6 +102,11 @@ impl AddAssign for Met {
         self.dead_detaches += other.dead_detaches;
         self.quarantined += other.quarantined;
         self.starts_by_blocks += other.starts_by_blocks;
+        self.adaptive_starts += other.adaptive_starts;
+        self.splits_by_syncs += other.splits_by_syncs;
+        self.merges_by_syncs += other.merges_by_syncs;
+        self.splits_refused += other.splits_refused;
+        self.dead_adaptive_syncs += other.dead_adaptive_syncs;
         self.refused_commands += other.refused_commands;
         self.holds += other.holds;
         self.switches += other.switches;

@@ -41,6 +41,7 @@ struct Guest<'a> {
     smmu: &'a Driver<'a>,
     gate: &'a Gate<'a>,
     log: DirtyLog,
+    cpu: CpuTier,
     tier: DmaTier,
     mix: Mix,
     vcpus: usize,
@@ -100,6 +101,7 @@ impl<'a> Guest<'a> {
             smmu,
             gate,
             log,
+            cpu,
             tier,
             mix: Mix::default(),
             vcpus: parameters.pes.count,
@@ -177,7 +179,7 @@ impl<'a> Guest<'a> {
             Some(3) => self.el2_writes()?,
             Some(4) => self.be_refused()?,
             _ if self.log.state() == LogState::Untrusted && self.dice.chance(256) => self.stop()?,
-            _ if self.log.state() != LogState::Off => self.read()?,
+            _ if self.log.state() != LogState::Off => self.read_some()?,
             _ => self.start()?,
         }
         self.relent();
@@ -245,6 +247,9 @@ impl<'a> Guest<'a> {
         self.met.splits = statistics.blocks_split;
         self.met.merges = statistics.blocks_merged;
         self.met.holds = statistics.holds;
+        self.met.splits_by_syncs = statistics.splits_by_syncs;
+        self.met.merges_by_syncs = statistics.merges_by_syncs;
+        self.met.splits_refused = statistics.splits_refused;
         self.met.switches = self.gate.switches.get();
         self.met.faults_answered = self.host.recorded.get();
         self.met.stalls_recorded = self.host.stalls.recorded.get();

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use strandline::addr::Ipa;
+use strandline::addr::{Ipa, IpaRange};
 use strandline::dirty_log::LogError;
 use strandline_abi::{Flags, LogState};
 use strandline_model::{Report, Source};
@@ -11,6 +11,22 @@ use super::delivery::{Delivery, collect_pages};
 use super::{Guest, Outcome};
 
 impl Guest<'_> {
+    /// Reads the log that is on; one that is adaptive a few times at once, so that something stays clean for some passes.
+    pub(super) fn read_some(&mut self) -> Outcome {
+        let times = if self.log.is_adaptive() { 1 + self.dice.below(5) } else { 1 };
+        (0..times).try_for_each(|_| if self.log.state() == LogState::Off { Ok(()) } else { self.read() })
+    }
+
+    /// What is read next of a log of `logged`.
+    fn part(&mut self, logged: IpaRange) -> IpaRange {
+        if self.log.is_adaptive() && self.dice.chance(512) { logged } else { self.dice.part(logged) }
+    }
+
+    /// Whether sizes change on the way.
+    fn adapts_now(&mut self) -> bool {
+        self.log.is_adaptive() && self.dice.chance(900)
+    }
+
     /// Reads the log that is on.
     pub(super) fn read(&mut self) -> Outcome {
         if self.log.state() == LogState::Untrusted {
@@ -32,16 +48,21 @@ impl Guest<'_> {
 
     pub(super) fn sync(&mut self) -> Outcome {
         let Some(logged) = self.log.range() else { return Ok(()) };
-        let part = self.log.step_of(self.dice.part(logged), 0).map_err(|e| e.to_string())?;
+        let asked = self.part(logged);
+        let part = self.log.step_of(asked, 0).map_err(|e| e.to_string())?;
         let (sources, flags) = self.sources();
         let clear = self.dice.chance(700);
         let flags = if clear { flags.with(Flags::CLEAR) } else { flags };
         let mut delivery = self.delivery(part);
         self.assume_written();
-        let (began, answered) = (self.machine().step(), self.answers());
+        let (began, answered, adapts) = (self.machine().step(), self.answers(), self.adapts_now());
         let result = self.host.delivering(|failing| {
-            let space = self.host.space();
-            self.log.sync(self.host, &space, part, flags, |word, bits| delivery.take(word, bits, failing))
+            let deliver = |word, bits| delivery.take(word, bits, failing);
+            if adapts {
+                self.log.sync_adapting(self.host, &mut self.host.space_mut(), part, flags, deliver)
+            } else {
+                self.log.sync(self.host, &self.host.space(), part, flags, deliver)
+            }
         });
         if !self.was_read(result.map(|_| ()), answered, &delivery)? {
             return Ok(());
@@ -58,17 +79,22 @@ impl Guest<'_> {
 
     fn clear(&mut self) -> Outcome {
         let Some(logged) = self.log.range() else { return Ok(()) };
-        let part = self.log.step_of(self.dice.part(logged), 0).map_err(|e| e.to_string())?;
+        let asked = self.part(logged);
+        let part = self.log.step_of(asked, 0).map_err(|e| e.to_string())?;
         let (sources, flags) = self.sources();
         let masks: Vec<u64> =
             (0..part.pages().div_ceil(64)).map(|_| self.dice.next() & self.dice.next()).collect();
         let mut delivery = self.delivery(part);
         self.assume_written();
-        let (began, answered) = (self.machine().step(), self.answers());
+        let (began, answered, adapts) = (self.machine().step(), self.answers(), self.adapts_now());
         let result = self.host.delivering(|failing| {
-            let (space, wanted) = (self.host.space(), |word| masks[word as usize]);
+            let (host, wanted) = (self.host, |word| masks[word as usize]);
             let deliver = |word, bits| delivery.take(word, bits, failing);
-            self.log.clear(self.host, &space, part, flags, wanted, deliver)
+            if adapts {
+                self.log.clear_adapting(host, &mut host.space_mut(), part, flags, wanted, deliver)
+            } else {
+                self.log.clear(host, &host.space(), part, flags, wanted, deliver)
+            }
         });
         if !self.was_read(result.map(|_| ()), answered, &delivery)? {
             return Ok(());
@@ -107,6 +133,9 @@ impl Guest<'_> {
                     return Err("trusted: a log whose sync did not complete".to_owned());
                 }
                 self.met.untrusted_syncs += 1;
+                let before = self.quarantined;
+                self.quarantine_unlisted();
+                self.met.dead_adaptive_syncs += u64::from(self.quarantined > before);
                 Ok(false)
             }
             (Ok(()), _) if self.suspect => {

@@ -1,0 +1,390 @@
+//! Sizes that follow what is touched: in the pass that harvests a view, a block that is found dirty becomes a table of
+//! pages, and a table whose pages have stayed clean for some passes becomes a block again.
+//!
+//! - The table that takes a dirty block's place is made whole, of writable-clean pages: the swap is the cleaning. All that
+//!   the block translated is reported, since hardware cannot say which of it was written.
+//! - The block that takes a table's place is writable-clean. Until the invalidation that follows has completed writes may
+//!   still make pages of the table dirty: it is read once more then, and only then is its frame free.
+//! - For how many passes a table has been clean stands in bits of the descriptor that points at it, which hardware
+//!   ignores: there is nothing to allocate, and each view counts for itself.
+//!
+//! For walkers alone whose sizes may change under them by one swap and the invalidation that cleaning owes anyway.
+
+use crate::addr::{Ipa, IpaRange, PageSize, Pa};
+use crate::frames::{FrameBlock, FrameReserve, Frames};
+use crate::hw::{Cpu, Memory, Word};
+use crate::stage2::builder::{self, SplitLayout};
+use crate::stage2::descriptor::{self, COLD, COLD_SHIFT, Entry, Leaf, LeafState, S2AP_WRITE};
+use crate::stage2::harvest::Changed;
+use crate::stage2::merge::uniform_pages;
+use crate::stage2::split::discard;
+use crate::stage2::tree::{Contents, ENTRIES, Slot};
+use crate::stage2::view::{BATCH, Batch, Published, Swap, same_but_updated};
+use crate::stage2::{Harvest, LeafCounts, View, ViewError, Walker};
+
+/// What one pass over a view may do, and what it has done.
+#[derive(Debug)]
+pub(crate) struct Pass<'r> {
+    mode: Harvest,
+    /// Passes that a table must have been clean for before it becomes a block; 0 where none does.
+    cold_passes: u64,
+    /// Blocks that may still be split.
+    splits_left: usize,
+    /// Where a table's frame comes from when no other is free.
+    reserve: &'r mut FrameReserve,
+    batch: Batch,
+    /// Tables that blocks have taken the places of: with the first address each translates.
+    unlinked: [(Pa, Ipa); BATCH],
+    merges: usize,
+    done: Adapted,
+    owed: Option<Owed>,
+}
+
+/// What a pass has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Adapted {
+    /// Blocks that have become tables.
+    pub splits: u64,
+    /// Tables that have become blocks.
+    pub merges: u64,
+    /// Blocks that were found dirty and stay blocks: there was no frame, or the pass had split as many as it may.
+    pub refused: u64,
+}
+
+/// The invalidation that a pass owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owed {
+    /// First address, and end.
+    hull: (Ipa, Ipa),
+    /// No table descriptor was changed.
+    pub leaf_only: bool,
+}
+
+impl Owed {
+    /// What is owed where `changed` was changed as well as what `before` says.
+    pub fn and(before: Option<Self>, changed: Changed) -> Self {
+        let end = changed.ipa.offset(changed.pages << crate::addr::PAGE_SHIFT);
+        let (hull, leaf_only) = before.map_or(((changed.ipa, end), true), |owed| (owed.hull, owed.leaf_only));
+        let hull = (hull.0.min(changed.ipa), hull.1.max(end));
+        Self { hull, leaf_only: leaf_only && !changed.is_table }
+    }
+
+    /// The addresses it concerns.
+    pub fn range(self) -> Option<IpaRange> {
+        // What was changed has addresses that a format covers: they are a range.
+        IpaRange::new(self.hull.0, self.hull.1.0.checked_sub(self.hull.0.0)?).ok()
+    }
+}
+
+/// Entries looked at between two windows for interrupts.
+const WINDOW_ENTRIES: usize = 64;
+
+impl<'r> Pass<'r> {
+    /// A pass that splits `splits` blocks at the most, and merges what has been clean for `cold_passes`, if not 0.
+    pub fn new(mode: Harvest, cold_passes: u8, splits: usize, reserve: &'r mut FrameReserve) -> Self {
+        Self {
+            mode,
+            cold_passes: cold_passes.into(),
+            splits_left: splits,
+            reserve,
+            batch: Batch::new(),
+            unlinked: [(Pa(0), Ipa(0)); BATCH],
+            merges: 0,
+            done: Adapted::default(),
+            owed: None,
+        }
+    }
+
+    fn changed(&mut self, changed: Changed) {
+        self.owed = Some(Owed::and(self.owed, changed));
+    }
+
+    /// A frame for a table: one that is free, or else one of those set aside.
+    fn frame(&mut self, frames: &impl Frames) -> Option<FrameReserve> {
+        let one = frames.reserve(1).unwrap_or_else(|_| self.reserve.split_off(1));
+        (one.left() > 0).then_some(one)
+    }
+}
+
+impl<W> View<W> {
+    /// Harvests `range`, as [`Tree::harvest`](crate::stage2::Tree::harvest) does, and changes sizes as `pass` says. A range
+    /// becomes a block where `whole` says that it may: where it is one mapping.
+    ///
+    /// # Errors
+    /// A descriptor was changed by somebody else: what was to take its place is given back.
+    pub(crate) fn adapt<P>(
+        &mut self,
+        platform: &P,
+        range: IpaRange,
+        pass: &mut Pass<'_>,
+        whole: &impl Fn(IpaRange) -> bool,
+        dirty: &mut impl FnMut(Ipa, u64),
+    ) -> Result<(), ViewError>
+    where
+        P: Memory + Frames + Cpu,
+        W: Walker<P>,
+    {
+        let mut at = range.start();
+        while at < range.end() {
+            let (slot, _) = self.tree.walk_to(platform, at, PageSize::Size2M.level());
+            let Some(part) = slot.range().and_then(|r| r.intersection(range)) else { break };
+            at = if slot.level == PageSize::Size2M.level() {
+                self.adapt_entries(platform, slot, range, pass, whole, dirty)?
+            } else {
+                // Nothing, or a block that no log of this kind has left: as any log treats it.
+                self.harvest_part(platform, part, pass, dirty);
+                part.end()
+            };
+        }
+        Ok(())
+    }
+
+    /// Goes along a level-2 table, from `first` to its end or that of `range`; gives back where it has come to.
+    fn adapt_entries<P>(
+        &mut self,
+        platform: &P,
+        first: Slot,
+        range: IpaRange,
+        pass: &mut Pass<'_>,
+        whole: &impl Fn(IpaRange) -> bool,
+        dirty: &mut impl FnMut(Ipa, u64),
+    ) -> Result<Ipa, ViewError>
+    where
+        P: Memory + Frames + Cpu,
+        W: Walker<P>,
+    {
+        let step = PageSize::Size2M.bytes();
+        let table = ENTRIES - (first.pa.0 / 8) as usize % ENTRIES;
+        let asked = (range.end().0 - first.base.0).div_ceil(step);
+        let count = usize::try_from(asked).map_or(table, |asked| asked.min(table));
+        for (i, word) in platform.words(first.pa, count).iter().enumerate() {
+            if (i + 1).is_multiple_of(WINDOW_ENTRIES) {
+                platform.relax();
+            }
+            let seen = word.load();
+            let slot = Slot {
+                pa: first.pa.offset(i as u64 * 8),
+                base: first.base.offset(i as u64 * step),
+                level: first.level,
+            };
+            match Entry::at(slot.level, seen) {
+                // Most are this, all of a VM that rests.
+                Entry::Leaf(block) if block.word & S2AP_WRITE == 0 => {}
+                Entry::Leaf(block) => self.adapt_block(platform, slot, block, pass, dirty)?,
+                Entry::Table(table) => self.adapt_table(platform, slot, table, range, pass, whole, dirty)?,
+                Entry::Absent => {}
+            }
+        }
+        Ok(first.base.offset(count as u64 * step).min(range.end()))
+    }
+
+    /// Reports a block that was found dirty, and where it is to be clean splits it, or else cleans it.
+    fn adapt_block<P>(
+        &mut self,
+        platform: &P,
+        slot: Slot,
+        block: Leaf,
+        pass: &mut Pass<'_>,
+        dirty: &mut impl FnMut(Ipa, u64),
+    ) -> Result<(), ViewError>
+    where
+        P: Memory + Frames + Cpu,
+        W: Walker<P>,
+    {
+        let Some(region) = slot.range().filter(|_| block.is_logged()) else { return Ok(()) };
+        // A clear may name several parts of a block: its table is waiting to be linked then, as the last one.
+        if pass.batch.swaps().last().is_some_and(|swap| swap.slot == slot) {
+            return Ok(());
+        }
+        dirty(region.start(), region.pages());
+        if pass.mode != Harvest::Clean {
+            return Ok(());
+        }
+        let reserve = if pass.splits_left > 0 { pass.frame(platform) } else { None };
+        let is_table = reserve.is_some();
+        pass.changed(Changed { pa: slot.pa, ipa: region.start(), pages: region.pages(), is_table });
+        let Some(mut reserve) = reserve else {
+            slot.word(platform).fetch_and(!S2AP_WRITE);
+            pass.done.refused += 1;
+            return Ok(());
+        };
+        let state = LeafState::WritableClean;
+        let layout =
+            SplitLayout { block, base: slot.base, range: region, inside: PageSize::Size4K, state };
+        let clean = !self.walker.is_coherent();
+        let built = builder::build(platform, &layout, slot.level + 1, slot.base, &mut reserve, clean);
+        platform.unreserve(reserve);
+        let built = built.ok_or(ViewError::ReserveShort)?;
+        pass.splits_left -= 1;
+        let (old, new) = (block.word, descriptor::table(built.table));
+        self.replace(platform, Swap { slot, old, new, contents: built.contents }, pass)
+    }
+
+    /// Harvests what `range` has of a table of pages; counts for how long it has been clean where that is all of it, and
+    /// makes it a block where that is long enough.
+    #[expect(clippy::too_many_arguments, reason = "where it is, what it may do, and whom it tells")]
+    fn adapt_table<P>(
+        &mut self,
+        platform: &P,
+        slot: Slot,
+        table: Pa,
+        range: IpaRange,
+        pass: &mut Pass<'_>,
+        whole: &impl Fn(IpaRange) -> bool,
+        dirty: &mut impl FnMut(Ipa, u64),
+    ) -> Result<(), ViewError>
+    where
+        P: Memory + Frames + Cpu,
+        W: Walker<P>,
+    {
+        let Some(region) = slot.range() else { return Ok(()) };
+        let Some(part) = region.intersection(range) else { return Ok(()) };
+        let found = self.harvest_part(platform, part, pass, dirty);
+        if part != region || pass.cold_passes == 0 {
+            return Ok(());
+        }
+        let passes = count_passes(slot.word(platform), found, pass.cold_passes);
+        let room = pass.merges + pass.batch.swaps().len() < BATCH;
+        if found || passes < pass.cold_passes || !room || !whole(region) {
+            return Ok(());
+        }
+        let Some((pa, rights)) = uniform_pages(platform, table) else { return Ok(()) };
+        let new = descriptor::with_state(descriptor::leaf(slot.level, pa, rights), LeafState::WritableClean);
+        let pages = region.pages();
+        pass.changed(Changed { pa: slot.pa, ipa: region.start(), pages, is_table: true });
+        let leaves = LeafCounts { pages_4k: pages, ..LeafCounts::default() };
+        let contents = Contents { tables: 1, leaves };
+        self.replace(platform, Swap { slot, old: slot.word(platform).load(), new, contents }, pass)
+    }
+
+    /// Harvests `part` as any log does; whether something of it was dirty.
+    fn harvest_part(
+        &self,
+        memory: &impl Memory,
+        part: IpaRange,
+        pass: &mut Pass<'_>,
+        dirty: &mut impl FnMut(Ipa, u64),
+    ) -> bool {
+        let mut found = false;
+        let mark = |at, pages| {
+            found = true;
+            dirty(at, pages);
+        };
+        self.tree.harvest_words(memory, part, pass.mode, mark, |changed| pass.changed(changed));
+        found
+    }
+
+    /// Puts `swap` with those that are to be done together.
+    fn replace<P>(&mut self, platform: &P, swap: Swap, pass: &mut Pass<'_>) -> Result<(), ViewError>
+    where
+        P: Memory + Frames + Cpu,
+        W: Walker<P>,
+    {
+        pass.batch.push(swap);
+        if pass.batch.is_full() { self.publish(platform, pass) } else { Ok(()) }
+    }
+
+    /// Does what is left to be done together; the invalidation owed then, if any is.
+    ///
+    /// # Errors
+    /// As [`View::adapt`].
+    pub(crate) fn end_adapting<P>(
+        &mut self,
+        platform: &P,
+        pass: &mut Pass<'_>,
+    ) -> Result<Option<Owed>, ViewError>
+    where
+        P: Memory + Frames + Cpu,
+        W: Walker<P>,
+    {
+        if !pass.batch.swaps().is_empty() {
+            self.publish(platform, pass)?;
+        }
+        Ok(pass.owed)
+    }
+
+    fn publish<P>(&mut self, platform: &P, pass: &mut Pass<'_>) -> Result<(), ViewError>
+    where
+        P: Memory + Frames + Cpu,
+        W: Walker<P>,
+    {
+        let batch = core::mem::replace(&mut pass.batch, Batch::new());
+        let Published { replaced, result } = self.walker.publish(platform, &self.tree, &batch);
+        let (done, undone) = batch.swaps().split_at(replaced);
+        for swap in done {
+            match (Entry::at(swap.slot.level, swap.old), Entry::at(swap.slot.level, swap.new)) {
+                (Entry::Table(table), _) => {
+                    self.tree.lost(swap.contents.leaves);
+                    self.tree.gained(Contents { tables: 0, leaves: LeafCounts::one(swap.slot.level) });
+                    pass.unlinked[pass.merges] = (table, swap.slot.base);
+                    pass.merges += 1;
+                }
+                _ => {
+                    self.tree.lost(LeafCounts::one(swap.slot.level));
+                    self.tree.gained(swap.contents);
+                    pass.done.splits += 1;
+                }
+            }
+        }
+        let never_linked = undone.iter().filter(|s| matches!(Entry::at(s.slot.level, s.old), Entry::Leaf(_)));
+        never_linked.for_each(|swap| discard(platform, core::slice::from_ref(swap)));
+        if self.walker.publishes_invalidated() {
+            // What was cleaned before it is covered as well.
+            pass.owed = None;
+        }
+        result
+    }
+
+    /// Reads the tables that blocks have taken the places of once more, and frees them: every invalidation that covers them
+    /// has completed, and hardware's updates are visible. What `pass` has done.
+    pub(crate) fn free_merged<P: Memory + Frames>(
+        &mut self,
+        platform: &P,
+        pass: &mut Pass<'_>,
+        dirty: &mut impl FnMut(Ipa, u64),
+    ) -> Adapted {
+        for (table, base) in pass.unlinked.into_iter().take(pass.merges) {
+            for (page, word) in (0..).zip(platform.words(table, ENTRIES)) {
+                if word.load() & S2AP_WRITE != 0 {
+                    dirty(base.offset(page * PageSize::Size4K.bytes()), 1);
+                }
+            }
+            platform.free(FrameBlock::from_pa(table, 0));
+        }
+        self.tree.freed(pass.merges as u64);
+        pass.done.merges = pass.merges as u64;
+        pass.merges = 0;
+        pass.done
+    }
+}
+
+impl Pass<'_> {
+    /// Whether blocks have taken the places of tables.
+    pub const fn has_merged(&self) -> bool {
+        self.merges > 0
+    }
+
+    /// Table frames that stay out of use, since the invalidation that covers them did not complete.
+    pub const fn abandoned(&self) -> u64 {
+        self.merges as u64
+    }
+}
+
+/// Counts one more pass that has found the table at `word` clean, up to `most`; none where it was dirty. Says how many they
+/// are now. Hardware may set the descriptor's access flag meanwhile, once.
+fn count_passes(word: &impl Word, dirty: bool, most: u64) -> u64 {
+    let mut seen = word.load();
+    loop {
+        let passes = if dirty { 0 } else { ((seen & COLD) >> COLD_SHIFT).saturating_add(1).min(most) };
+        let counted = seen & !COLD | passes << COLD_SHIFT & COLD;
+        if counted == seen {
+            return passes;
+        }
+        match word.compare_exchange(seen, counted) {
+            Ok(_) => return passes,
+            Err(found) if same_but_updated(found, seen) => seen = found,
+            // Somebody else's bug is not made worse.
+            Err(_) => return 0,
+        }
+    }
+}
