@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_abi::{
-    ADAPTS_CPU, ADAPTS_DMA, Call, CpuTier, DmaTier, Error, FaultRecord, Flags, GRANULE_ADAPTIVE, KeySource, LogState, PAGE_BYTES, PAGES_PER_WORD,
-    Status, UID_WORDS, VERSION,
+    ADAPTS_CPU, ADAPTS_DMA, Call, CpuTier, DmaTier, Error, FaultRecord, Flags, GRANULE_ADAPTIVE, KeySource,
+    LogState, PAGE_BYTES, PAGES_PER_WORD, Status, UID_WORDS, VERSION,
 };
 
 const HEADER: &str = include_str!("../include/strandline.h");

@@ -133,7 +133,19 @@ impl Core {
         // Whichever access it is for completes later: a CMD_SYNC submitted after that comes after this.
         let relied = Some(self.step);
         let bytes = 0x1000;
-        self.updates.push(Update { id, walker, vmid, ipa, bytes, at, word, sets: AF, born, stubborn, relied });
+        self.updates.push(Update {
+            id,
+            walker,
+            vmid,
+            ipa,
+            bytes,
+            at,
+            word,
+            sets: AF,
+            born,
+            stubborn,
+            relied,
+        });
         if !stubborn && self.random.coin() {
             self.land(self.updates.len() - 1, false);
         }

@@ -282,7 +282,8 @@ fn adapt_view<P: Platform, W: Walker<P>>(
     quarantined: &mut u64,
     dirty: &mut impl FnMut(Ipa, u64),
 ) -> Result<Adapted, ViewError> {
-    let walked = ranges.into_iter().try_for_each(|range| view.adapt(platform, range, &mut pass, whole, dirty));
+    let walked =
+        ranges.into_iter().try_for_each(|range| view.adapt(platform, range, &mut pass, whole, dirty));
     let done = walked.and_then(|()| {
         let owed = view.end_adapting(platform, &mut pass)?;
         if let Some(owed) = owed

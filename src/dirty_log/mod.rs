@@ -23,8 +23,8 @@ mod tests;
 /// What a log says of itself, as `strandline-abi` defines it for guests too.
 pub use strandline_abi::{CpuTier, DmaTier, Flags, KeySource, LogSource, LogState, Tiers};
 
-pub use adaptive::{Adapting, Granule, Policy};
 use adaptive::Adaptive;
+pub use adaptive::{Adapting, Granule, Policy};
 pub use attach::{AttachError, Weakening};
 pub use bitmap::Bitmap;
 pub use digest::{DIGEST_BYTES, DigestCost, PAGE_WORDS};

@@ -4,8 +4,8 @@ use core::ops::Deref;
 
 use spin::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 use strandline_abi::{
-    ADAPTS_CPU, ADAPTS_DMA, Call, DeviceRecord, Error, FaultRecord, Flags, GRANULE_ADAPTIVE, LogStatus, PAGE_BYTES, PAGES_PER_WORD, Status, Tiers,
-    VERSION,
+    ADAPTS_CPU, ADAPTS_DMA, Call, DeviceRecord, Error, FaultRecord, Flags, GRANULE_ADAPTIVE, LogStatus,
+    PAGE_BYTES, PAGES_PER_WORD, Status, Tiers, VERSION,
 };
 
 use super::{Answer, Arguments, CallError, GuestBuffer};

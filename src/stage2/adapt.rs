@@ -10,7 +10,7 @@
 //!
 //! For walkers alone whose sizes may change under them by one swap and the invalidation that cleaning owes anyway.
 
-use crate::addr::{Ipa, IpaRange, PageSize, Pa};
+use crate::addr::{Ipa, IpaRange, Pa, PageSize};
 use crate::frames::{FrameBlock, FrameReserve, Frames};
 use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::builder::{self, SplitLayout};
@@ -209,8 +209,7 @@ impl<W> View<W> {
             return Ok(());
         };
         let state = LeafState::WritableClean;
-        let layout =
-            SplitLayout { block, base: slot.base, range: region, inside: PageSize::Size4K, state };
+        let layout = SplitLayout { block, base: slot.base, range: region, inside: PageSize::Size4K, state };
         let clean = !self.walker.is_coherent();
         let built = builder::build(platform, &layout, slot.level + 1, slot.base, &mut reserve, clean);
         platform.unreserve(reserve);

@@ -98,6 +98,14 @@ pub enum Fault {
     LeftVmidNotInvalidated,
     /// What devices write past the caches is read through them.
     NoCacheInvalidation,
+    /// Of a block that is split because it is dirty no page is recorded.
+    SplitUnrecorded,
+    /// Tables whose places blocks have taken are freed without having been read again.
+    MergedUnread,
+    /// Invalidation by range with TTL=3 where blocks were.
+    HintOfPages,
+    /// Invalidation by range with TTL=2 where pages were.
+    HintOfBlocks,
 }
 
 /// Where the life of a log has come to.
@@ -136,6 +144,10 @@ struct Shared {
     filled: bool,
     /// The next word stored is the second one of a command that was changed.
     second: Option<u64>,
+    /// These bits are set in the next word stored, the second one of a command.
+    hint: u64,
+    /// Dirty state is not seen.
+    blind: bool,
 }
 
 const DBM: u64 = 1 << 51;
@@ -169,6 +181,13 @@ impl BrokenWord {
                 self.shared.set(Shared { second: Some(word1 | RAM.0), ..self.shared.get() });
                 value & !0xff | 0x2a | 11 << 20
             }
+            Fault::HintOfPages | Fault::HintOfBlocks
+                if value & 0xff == 0x2a && value >> 48 == 0 && phase == Phase::Sync =>
+            {
+                let hint = if self.fault == Fault::HintOfPages { 3 << 8 } else { 2 << 8 };
+                self.shared.set(Shared { hint, ..self.shared.get() });
+                value
+            }
             Fault::NoInvalidationAtBringUp if value == 0x30 => 0x46,
             Fault::TrustedTooEarly if value & (AF_CLEARED | 3) == AF_CLEARED | 3 => value & !AF_CLEARED,
             _ => value,
@@ -183,12 +202,12 @@ impl Word for BrokenWord {
         if clean && self.fault == Fault::LoadThenStore && self.shared.get().phase == Phase::Sync {
             self.word.store(value);
         }
-        value
+        if self.shared.get().blind { value & !0x80 } else { value }
     }
 
     fn store(&self, value: u64) {
         let mut shared = self.shared.get();
-        let value = shared.second.take().unwrap_or(value);
+        let value = shared.second.take().unwrap_or(value) | core::mem::take(&mut shared.hint);
         shared.filled = false;
         self.shared.set(shared);
         self.word.store(self.distort(value));
@@ -204,7 +223,9 @@ impl Word for BrokenWord {
     }
 
     fn fetch_or(&self, mask: u64) -> u64 {
-        self.word.fetch_or(mask)
+        // Runs of 64 pages are those of blocks: too much is written nowhere near.
+        let whole = mask == u64::MAX && self.shared.get().phase == Phase::Sync;
+        self.word.fetch_or(if whole && self.fault == Fault::SplitUnrecorded { 0 } else { mask })
     }
 }
 
@@ -221,6 +242,13 @@ impl<'m> Broken<'m> {
         self.phase.set(phase);
         let shared = &self.words[0].shared;
         shared.set(Shared { phase, ..shared.get() });
+    }
+
+    /// From the invalidation of a view until the next one is looked at, dirty state is not seen.
+    fn blind(&self, blind: bool) {
+        let shared = &self.words[0].shared;
+        let blind = blind && self.during(Fault::MergedUnread, Phase::Sync);
+        shared.set(Shared { blind, ..shared.get() });
     }
 
     fn during(&self, fault: Fault, phase: Phase) -> bool {
@@ -300,6 +328,7 @@ impl Cpu for Broken<'_> {
         }
         // The DSB that completes the invalidation stays.
         self.invalidating.set(true);
+        self.blind(true);
         self.machine.tlbi(vttbr, op);
     }
 
@@ -359,6 +388,7 @@ impl<D: DmaTlb> BrokenTlb<'_, '_, D> {
 impl<D: DmaTlb> DmaTlb for BrokenTlb<'_, '_, D> {
     fn sync(&self) -> Result<(), DmaTlbError> {
         self.late()?;
+        self.platform.blind(false);
         match (self.platform.fault, self.early.get()) {
             (Fault::NoSyncBeforeWalk, _) => Ok(()),
             (Fault::InvalidationBeforeClean, Some(vmid)) => self.inner.invalidate(vmid, Scope::All),
@@ -369,6 +399,7 @@ impl<D: DmaTlb> DmaTlb for BrokenTlb<'_, '_, D> {
     fn invalidate(&self, vmid: Vmid, scope: Scope) -> Result<(), DmaTlbError> {
         self.late()?;
         self.early.set(Some(vmid));
+        self.platform.blind(true);
         match (self.platform.fault, self.platform.phase.get()) {
             (Fault::NoDmaInvalidationAfterClean | Fault::InvalidationBeforeClean, Phase::Sync) => Ok(()),
             (Fault::NoInvalidationBeforeFree, Phase::Stop) | (Fault::NoInvalidationAtStart, Phase::Start) => {

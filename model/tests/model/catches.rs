@@ -13,6 +13,11 @@ const SEEDS: u64 = 64;
 
 /// What becomes of a log on machine `parameters` with `fault`.
 fn run(parameters: Parameters, fault: Fault, tier: DmaTier) -> Result<(), String> {
+    run_as(parameters, fault, tier, false)
+}
+
+/// [`run`], of an adaptive log where that is asked for.
+fn run_as(parameters: Parameters, fault: Fault, tier: DmaTier, adaptive: bool) -> Result<(), String> {
     let machine = Machine::new(parameters);
     let platform = Broken::new(&machine, fault);
     let port = BrokenPort { inner: machine.smmu(), fault, prod: Cell::new(0) };
@@ -21,8 +26,8 @@ fn run(parameters: Parameters, fault: Fault, tier: DmaTier) -> Result<(), String
     let smmu = smmu.map_err(|e| e.to_string())?;
     let tlb = BrokenTlb { inner: &smmu, platform: &platform, late: Cell::new(None), early: Cell::new(None) };
     let phase = |phase: Phase| platform.enter(phase);
-    let mut plan = Plan { direct: fault == Fault::DirectSwap, ..Plan::new(tier) };
-    if parameters.smmu.httu == 3 {
+    let mut plan = Plan { direct: fault == Fault::DirectSwap || adaptive, adaptive, ..Plan::new(tier) };
+    if parameters.smmu.httu == 3 || adaptive {
         // Few accesses between two syncs: among many there is always one that sets the flag of its table.
         (plan.rounds, plan.pause) = (48, 10);
     }
@@ -81,6 +86,53 @@ catches! {
     enable_without_emptying_the_tlb_is_refused: NoInvalidationAtBringUp, "EnabledUninvalidated";
     broadcast_without_dsb_is_never_complete: NoBarrierAfterTlbi, "";
     frame_freed_twice_is_noticed: DoubleFree, "FrameFreedTwice";
+}
+
+/// A machine all of whose views adapt, and where something rests between two syncs.
+fn adapting(seed: u64) -> Parameters {
+    let mut parameters = Parameters { pace: 32, ..Parameters::new(seed) };
+    parameters.pes.conflict_aborts = false;
+    parameters
+}
+
+/// The account of the first seed that catches `fault` in an adaptive log.
+fn caught_adapting(fault: Fault) -> String {
+    let account = (0..SEEDS).find_map(|seed| run_as(adapting(seed), fault, DmaTier::Hardware, true).err());
+    println!("{fault:?}: {account:?}");
+    account.unwrap_or_else(|| panic!("{fault:?} is not caught within {SEEDS} seeds"))
+}
+
+#[test]
+fn adaptive_log_that_breaks_nothing_is_not_accused() {
+    for seed in 0..SEEDS {
+        assert_eq!(run_as(adapting(seed), Fault::None, DmaTier::Hardware, true), Ok(()), "seed {seed}");
+    }
+}
+
+#[test]
+fn dirty_block_that_is_split_without_a_record_of_its_pages_loses() {
+    assert!(caught_adapting(Fault::SplitUnrecorded).contains("lost"));
+}
+
+#[test]
+fn table_that_is_merged_and_freed_without_a_second_read_loses() {
+    assert!(caught_adapting(Fault::MergedUnread).contains("lost"));
+}
+
+#[test]
+fn level_hint_of_pages_leaves_a_block_that_was_split() {
+    assert!(caught_adapting(Fault::HintOfPages).contains("lost"));
+}
+
+#[test]
+fn level_hint_of_blocks_leaves_pages_of_what_was_merged() {
+    let account = caught_adapting(Fault::HintOfBlocks);
+    assert!(account.contains("LevelHint") || account.contains("lost") || account.contains("FrameInUse"));
+}
+
+#[test]
+fn leaf_only_leaves_the_descriptor_of_a_table_that_was_merged() {
+    assert!(caught_adapting(Fault::TablesNotInvalidated).contains("FrameInUse"));
 }
 
 #[test]

@@ -3,7 +3,7 @@ use crate::broken::Phase;
 use crate::guest::blocks_with_nt;
 use strandline::addr::{Ipa, IpaRange, Pa, StreamId, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region};
-use strandline::dirty_log::{DigestKey, DirtyLog, Progress, Request, Statistics};
+use strandline::dirty_log::{DigestKey, DirtyLog, Granule, Policy, Progress, Request, Statistics};
 use strandline::hw::{Barrier, DmaTlb, Platform, Tlbi};
 use strandline::smmu::{Httu, Options, Registers, Smmu, Stage2Config, ViewSte};
 use strandline::stage2::{DmaWalker, Format};
@@ -34,12 +34,15 @@ pub struct Plan {
     pub direct: bool,
     /// Broadcast invalidations of the CPU view are issued twice.
     pub repeat: bool,
+    /// The log is adaptive, and merges what has been clean for one pass.
+    pub adaptive: bool,
 }
 
 impl Plan {
     /// Eight MiB, some rounds.
     pub const fn new(tier: DmaTier) -> Self {
-        Self { tier, bytes: 8 << 20, pages: 2048, rounds: 4, pause: 400, direct: false, repeat: false }
+        let (bytes, pages, rounds, pause) = (8 << 20, 2048, 4, 400);
+        Self { tier, bytes, pages, rounds, pause, direct: false, repeat: false, adaptive: false }
     }
 }
 
@@ -133,11 +136,22 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
     }
 
     pub fn start(&mut self) -> Result<(), String> {
-        self.start_as(self.range().into())
+        let mut request = Request::from(self.range());
+        if self.plan.adaptive {
+            request.granule = Granule::Adaptive(Policy { cold_passes: 1, ..Policy::default() });
+            self.machine.log_start_begins_adaptive(false);
+        } else {
+            self.machine.log_start_begins();
+        }
+        self.go_on_starting(request)
     }
 
     pub fn start_as(&mut self, request: Request) -> Result<(), String> {
         self.machine.log_start_begins();
+        self.go_on_starting(request)
+    }
+
+    fn go_on_starting(&mut self, request: Request) -> Result<(), String> {
         let mut step = 0;
         while let Progress::More(next) =
             self.log.start(self.platform, &mut self.space, request, step).map_err(|e| e.to_string())?
@@ -171,12 +185,16 @@ impl<'a, P: Platform, R: Registers, D: DmaTlb> Vm<'a, P, R, D> {
         });
         let mut pages = vec![];
         let part = self.log.step_of(range, 0).map_err(|e| e.to_string())?;
-        self.log
-            .sync(self.platform, &self.space, part, flags, |word, bits| {
-                let dirty = (0..64).filter(|bit| bits >> bit & 1 == 1);
-                pages.extend(dirty.map(|bit| range.start().0 + (word * 64 + bit) * 4096));
-            })
-            .map_err(|e| e.to_string())?;
+        let deliver = |word, bits: u64| {
+            let dirty = (0..64).filter(|bit| bits >> bit & 1 == 1);
+            pages.extend(dirty.map(|bit| range.start().0 + (word * 64 + bit) * 4096));
+        };
+        if self.plan.adaptive {
+            self.log.sync_adapting(self.platform, &mut self.space, part, flags, deliver)
+        } else {
+            self.log.sync(self.platform, &self.space, part, flags, deliver)
+        }
+        .map_err(|e| e.to_string())?;
         quiet(self.machine)?;
         self.machine.synced(began, range, sources, Report { clear: true, exact }, &pages)
     }

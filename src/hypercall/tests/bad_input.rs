@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use strandline_abi::GRANULE_ADAPTIVE;
+
 use super::*;
 use crate::hw::DmaTlbError;
 
@@ -59,7 +61,10 @@ fn names(
     let given = arguments.contains(&value);
     match error {
         Error::NotSupported if id == Call::Start.id() => {
-            value == vm.log.lock().tiers(&*vm.space.read()).to_bits() && arguments[3] != 0
+            let weaker = value == vm.log.lock().tiers(&*vm.space.read()).to_bits() && arguments[3] != 0;
+            // No view of these VMs adapts, unless devices are known by hardware.
+            let adaptive = arguments[2] == GRANULE_ADAPTIVE && value == 0;
+            weaker || adaptive && vm.space.read().dma_tier() != DmaTier::Hardware
         }
         Error::NotSupported => Call::from_id(id).is_none() && value == id.into(),
         Error::InvalidParameter => given,

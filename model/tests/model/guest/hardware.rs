@@ -18,10 +18,17 @@ impl Guest<'_> {
             if self.dice.chance(256) {
                 self.revive();
             }
-        } else if self.dice.chance(self.mix.death) {
+        } else {
+            self.fall_silent(1200);
+        }
+    }
+
+    /// Now and then the SMMU stops answering, at once or within `soon` hardware steps.
+    pub(super) fn fall_silent(&mut self, soon: u64) {
+        if !self.silent && self.dice.chance(self.mix.death) {
             self.silent = true;
             self.met.deaths += 1;
-            let moment = if self.dice.chance(512) { self.dice.below(1200) } else { 0 };
+            let moment = if self.dice.chance(512) { self.dice.below(soon) } else { 0 };
             self.machine().die_after(moment);
         }
     }

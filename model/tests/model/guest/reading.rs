@@ -13,7 +13,11 @@ use super::{Guest, Outcome};
 impl Guest<'_> {
     /// Reads the log that is on; one that is adaptive a few times at once, so that something stays clean for some passes.
     pub(super) fn read_some(&mut self) -> Outcome {
-        let times = if self.log.is_adaptive() { 1 + self.dice.below(5) } else { 1 };
+        if self.log.is_adaptive() {
+            // Somewhere in a pass, which takes longer than other steps.
+            self.fall_silent(2500);
+        }
+        let times = if self.log.is_adaptive() { 1 + self.dice.below(8) } else { 1 };
         (0..times).try_for_each(|_| if self.log.state() == LogState::Off { Ok(()) } else { self.read() })
     }
 
