@@ -11,7 +11,7 @@ use strandline_abi::{DmaTier, Flags, LogSource};
 
 use super::sync::{self, Views};
 use super::{Cleared, Delivery, DirtyLog, Ledger, LogError, Phase, Statistics, Synced};
-use crate::addr::{Ipa, IpaRange, PageSize};
+use crate::addr::{IpaRange, PageSize};
 use crate::address_space::{AddressSpace, DmaView};
 use crate::frames::{FrameReserve, Frames};
 use crate::hw::{Barrier, DmaTlb, Platform};
@@ -197,7 +197,7 @@ impl DirtyLog {
         deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Synced, LogError> {
         let mode = if flags.has(Flags::CLEAR) { Harvest::Clean } else { Harvest::Keep };
-        let views = self.adapt(platform, space, part, flags, mode, |_| [part].into_iter())?;
+        let views = self.adapt(platform, space, part, flags, mode, &|_, visit| visit(part))?;
         self.sync_of(platform, space, part, flags, views, deliver)
     }
 
@@ -214,22 +214,23 @@ impl DirtyLog {
         wanted: impl Fn(u64) -> u64,
         deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Cleared, LogError> {
-        let named = |ledger: &Ledger| sync::named(ledger, part, &wanted);
+        let named: &Ranges<'_> =
+            &|ledger, visit| sync::named(ledger, part, &wanted).for_each(|range| visit(range));
         let views = self.adapt(platform, space, part, flags, Harvest::Clean, named)?;
         self.clear_of(platform, space, part, flags, views, wanted, deliver)
     }
 
     /// Harvests what `ranges` names of the views that change sizes, and changes them; which views are still to be harvested.
-    fn adapt<P: Platform, D: DmaTlb, I: Iterator<Item = IpaRange> + Clone>(
+    fn adapt<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
         space: &mut AddressSpace<'_, D>,
         part: IpaRange,
         flags: Flags,
         mode: Harvest,
-        ranges: impl FnOnce(&Ledger) -> I,
+        ranges: &Ranges<'_>,
     ) -> Result<Views, LogError> {
-        let ranges = ranges(self.ledger(space, part)?);
+        self.ledger(space, part)?;
         let Phase::On(on) = &mut self.phase else { return Ok(Views::All) };
         let Some(adaptive) = &mut on.adaptive else { return Ok(Views::All) };
         adaptive.refill(platform);
@@ -240,6 +241,9 @@ impl DirtyLog {
     }
 }
 
+/// Shows the ranges that a sync or clear asks for to somebody.
+type Ranges<'r> = dyn Fn(&Ledger, &mut dyn FnMut(IpaRange)) + 'r;
+
 /// A pass over each view that changes sizes, in the order that loses nothing: updates made visible, walk, invalidation of
 /// what was changed, and a second look at what was unlinked.
 fn adapt_views<P: Platform, D: DmaTlb>(
@@ -248,7 +252,7 @@ fn adapt_views<P: Platform, D: DmaTlb>(
     adaptive: &mut Adaptive,
     flags: Flags,
     mode: Harvest,
-    ranges: impl Iterator<Item = IpaRange> + Clone,
+    ranges: &Ranges<'_>,
     statistics: &mut Statistics,
 ) -> Result<(), ViewError> {
     if flags.names(LogSource::Dma) {
@@ -257,19 +261,26 @@ fn adapt_views<P: Platform, D: DmaTlb>(
     let whole = space.one_region();
     let AddressSpace { cpu, dma, ledger, quarantined, .. } = space;
     let Some(ledger) = ledger.as_ref() else { return Ok(()) };
-    let record = |source| move |at, pages| ledger.record_pages(platform, source, at, pages);
+    let ask = |source| Ask { ledger, source, ranges, whole: &whole };
     if flags.names(LogSource::Cpu) && cpu.walker.adapts() {
         cpu.walker.collect_updates(platform)?;
-        let mut dirty = record(LogSource::Cpu);
         let pass = adaptive.pass(mode);
-        statistics.add(adapt_view(platform, cpu, pass, ranges.clone(), &whole, quarantined, &mut dirty)?);
+        statistics.add(adapt_view(platform, cpu, pass, &ask(LogSource::Cpu), quarantined)?);
     }
     for view in dma.iter_mut().flatten().filter(|view| view.adapts() && flags.names(LogSource::Dma)) {
-        let mut dirty = record(LogSource::Dma);
-        let (pass, view) = (adaptive.pass(mode), &mut view.view);
-        statistics.add(adapt_view(platform, view, pass, ranges.clone(), &whole, quarantined, &mut dirty)?);
+        let pass = adaptive.pass(mode);
+        statistics.add(adapt_view(platform, &mut view.view, pass, &ask(LogSource::Dma), quarantined)?);
     }
     Ok(())
+}
+
+/// What is asked of a view, and whom it tells.
+struct Ask<'a> {
+    ledger: &'a Ledger,
+    source: LogSource,
+    ranges: &'a Ranges<'a>,
+    /// Whether a range is one mapping.
+    whole: &'a dyn Fn(IpaRange) -> bool,
 }
 
 /// One pass over a view.
@@ -277,21 +288,22 @@ fn adapt_view<P: Platform, W: Walker<P>>(
     platform: &P,
     view: &mut View<W>,
     mut pass: Pass<'_>,
-    ranges: impl Iterator<Item = IpaRange>,
-    whole: &impl Fn(IpaRange) -> bool,
+    ask: &Ask<'_>,
     quarantined: &mut u64,
-    dirty: &mut impl FnMut(Ipa, u64),
 ) -> Result<Adapted, ViewError> {
-    let walked =
-        ranges.into_iter().try_for_each(|range| view.adapt(platform, range, &mut pass, whole, dirty));
-    let done = walked.and_then(|()| {
-        let owed = view.end_adapting(platform, &mut pass)?;
-        if let Some(owed) = owed
-            && let Some(range) = owed.range()
-        {
-            view.walker.invalidate_range(platform, &view.tree, range, owed.leaf_only)?;
+    let mut dirty = |at, pages| ask.ledger.record_pages(platform, ask.source, at, pages);
+    let mut result = Ok(());
+    (ask.ranges)(ask.ledger, &mut |range| {
+        if result.is_ok() {
+            result = view.adapt(platform, range, &mut pass, ask.whole, &mut dirty);
         }
-        Ok(())
+    });
+    let done = result.and_then(|()| {
+        let owed = view.end_adapting(platform, &mut pass)?;
+        let range = owed.and_then(|owed| Some((owed.range()?, owed.leaf_only)));
+        range.map_or(Ok(()), |(range, leaf_only)| {
+            view.walker.invalidate_range(platform, &view.tree, range, leaf_only)
+        })
     });
     if let Err(error) = done {
         *quarantined += pass.abandoned();
@@ -301,7 +313,7 @@ fn adapt_view<P: Platform, W: Walker<P>>(
         // Hardware's last updates are visible to this CPU only behind a barrier after the CMD_SYNC (IHI 0070 §3.13.4).
         platform.barrier(Barrier::DsbSy);
     }
-    Ok(view.free_merged(platform, &mut pass, dirty))
+    Ok(view.tree.free_merged(platform, &mut pass, &mut dirty))
 }
 
 impl Statistics {

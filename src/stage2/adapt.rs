@@ -20,7 +20,7 @@ use crate::stage2::merge::uniform_pages;
 use crate::stage2::split::discard;
 use crate::stage2::tree::{Contents, ENTRIES, Slot};
 use crate::stage2::view::{BATCH, Batch, Published, Swap, same_but_updated};
-use crate::stage2::{Harvest, LeafCounts, View, ViewError, Walker};
+use crate::stage2::{Harvest, LeafCounts, Tree, View, ViewError, Walker};
 
 /// What one pass over a view may do, and what it has done.
 #[derive(Debug)]
@@ -106,53 +106,50 @@ impl<'r> Pass<'r> {
     }
 }
 
-impl<W> View<W> {
-    /// Harvests `range`, as [`Tree::harvest`](crate::stage2::Tree::harvest) does, and changes sizes as `pass` says. A range
-    /// becomes a block where `whole` says that it may: where it is one mapping.
+/// Whom a pass tells what it finds: an address and a number of pages.
+pub(crate) type Dirty<'a> = &'a mut dyn FnMut(Ipa, u64);
+
+impl Tree {
+    /// Harvests `range` from `at` on, as [`Tree::harvest`] does, up to its end or until as much is waiting as is done together;
+    /// moves `at` to where it has come to. A range becomes a block where `whole` says that it may: where it is one mapping.
     ///
     /// # Errors
-    /// A descriptor was changed by somebody else: what was to take its place is given back.
-    pub(crate) fn adapt<P>(
-        &mut self,
+    /// A reservation was smaller than what it was for.
+    fn adapt<P: Memory + Frames + Cpu>(
+        &self,
         platform: &P,
+        at: &mut Ipa,
         range: IpaRange,
         pass: &mut Pass<'_>,
-        whole: &impl Fn(IpaRange) -> bool,
-        dirty: &mut impl FnMut(Ipa, u64),
-    ) -> Result<(), ViewError>
-    where
-        P: Memory + Frames + Cpu,
-        W: Walker<P>,
-    {
-        let mut at = range.start();
-        while at < range.end() {
-            let (slot, _) = self.tree.walk_to(platform, at, PageSize::Size2M.level());
+        whole: &dyn Fn(IpaRange) -> bool,
+        dirty: Dirty<'_>,
+    ) -> Result<(), ViewError> {
+        while *at < range.end() && !pass.batch.is_full() {
+            let (slot, _) = self.walk_to(platform, *at, PageSize::Size2M.level());
             let Some(part) = slot.range().and_then(|r| r.intersection(range)) else { break };
-            at = if slot.level == PageSize::Size2M.level() {
-                self.adapt_entries(platform, slot, range, pass, whole, dirty)?
+            if slot.level == PageSize::Size2M.level() {
+                self.adapt_entries(platform, slot, at, range, pass, whole, dirty)?;
             } else {
                 // Nothing, or a block that no log of this kind has left: as any log treats it.
                 self.harvest_part(platform, part, pass, dirty);
-                part.end()
-            };
+                *at = part.end();
+            }
         }
         Ok(())
     }
 
-    /// Goes along a level-2 table, from `first` to its end or that of `range`; gives back where it has come to.
-    fn adapt_entries<P>(
-        &mut self,
+    /// Goes along a level-2 table, from `first` to its end or that of `range`.
+    #[expect(clippy::too_many_arguments, reason = "where it is, what it may do, and whom it tells")]
+    fn adapt_entries<P: Memory + Frames + Cpu>(
+        &self,
         platform: &P,
         first: Slot,
+        at: &mut Ipa,
         range: IpaRange,
         pass: &mut Pass<'_>,
-        whole: &impl Fn(IpaRange) -> bool,
-        dirty: &mut impl FnMut(Ipa, u64),
-    ) -> Result<Ipa, ViewError>
-    where
-        P: Memory + Frames + Cpu,
-        W: Walker<P>,
-    {
+        whole: &dyn Fn(IpaRange) -> bool,
+        dirty: Dirty<'_>,
+    ) -> Result<(), ViewError> {
         let step = PageSize::Size2M.bytes();
         let table = ENTRIES - (first.pa.0 / 8) as usize % ENTRIES;
         let asked = (range.end().0 - first.base.0).div_ceil(step);
@@ -170,90 +167,49 @@ impl<W> View<W> {
             match Entry::at(slot.level, seen) {
                 // Most are this, all of a VM that rests.
                 Entry::Leaf(block) if block.word & S2AP_WRITE == 0 => {}
-                Entry::Leaf(block) => self.adapt_block(platform, slot, block, pass, dirty)?,
-                Entry::Table(table) => self.adapt_table(platform, slot, table, range, pass, whole, dirty)?,
+                Entry::Leaf(block) => adapt_block(platform, slot, block, pass, dirty)?,
+                Entry::Table(table) => self.adapt_table(platform, slot, table, range, pass, whole, dirty),
                 Entry::Absent => {}
             }
+            *at = slot.base.offset(step).min(range.end());
+            if pass.batch.is_full() {
+                break;
+            }
         }
-        Ok(first.base.offset(count as u64 * step).min(range.end()))
-    }
-
-    /// Reports a block that was found dirty, and where it is to be clean splits it, or else cleans it.
-    fn adapt_block<P>(
-        &mut self,
-        platform: &P,
-        slot: Slot,
-        block: Leaf,
-        pass: &mut Pass<'_>,
-        dirty: &mut impl FnMut(Ipa, u64),
-    ) -> Result<(), ViewError>
-    where
-        P: Memory + Frames + Cpu,
-        W: Walker<P>,
-    {
-        let Some(region) = slot.range().filter(|_| block.is_logged()) else { return Ok(()) };
-        // A clear may name several parts of a block: its table is waiting to be linked then, as the last one.
-        if pass.batch.swaps().last().is_some_and(|swap| swap.slot == slot) {
-            return Ok(());
-        }
-        dirty(region.start(), region.pages());
-        if pass.mode != Harvest::Clean {
-            return Ok(());
-        }
-        let reserve = if pass.splits_left > 0 { pass.frame(platform) } else { None };
-        let is_table = reserve.is_some();
-        pass.changed(Changed { pa: slot.pa, ipa: region.start(), pages: region.pages(), is_table });
-        let Some(mut reserve) = reserve else {
-            slot.word(platform).fetch_and(!S2AP_WRITE);
-            pass.done.refused += 1;
-            return Ok(());
-        };
-        let state = LeafState::WritableClean;
-        let layout = SplitLayout { block, base: slot.base, range: region, inside: PageSize::Size4K, state };
-        let clean = !self.walker.is_coherent();
-        let built = builder::build(platform, &layout, slot.level + 1, slot.base, &mut reserve, clean);
-        platform.unreserve(reserve);
-        let built = built.ok_or(ViewError::ReserveShort)?;
-        pass.splits_left -= 1;
-        let (old, new) = (block.word, descriptor::table(built.table));
-        self.replace(platform, Swap { slot, old, new, contents: built.contents }, pass)
+        Ok(())
     }
 
     /// Harvests what `range` has of a table of pages; counts for how long it has been clean where that is all of it, and
     /// makes it a block where that is long enough.
     #[expect(clippy::too_many_arguments, reason = "where it is, what it may do, and whom it tells")]
-    fn adapt_table<P>(
-        &mut self,
+    fn adapt_table<P: Memory + Frames + Cpu>(
+        &self,
         platform: &P,
         slot: Slot,
         table: Pa,
         range: IpaRange,
         pass: &mut Pass<'_>,
-        whole: &impl Fn(IpaRange) -> bool,
-        dirty: &mut impl FnMut(Ipa, u64),
-    ) -> Result<(), ViewError>
-    where
-        P: Memory + Frames + Cpu,
-        W: Walker<P>,
-    {
-        let Some(region) = slot.range() else { return Ok(()) };
-        let Some(part) = region.intersection(range) else { return Ok(()) };
+        whole: &dyn Fn(IpaRange) -> bool,
+        dirty: Dirty<'_>,
+    ) {
+        let Some(region) = slot.range() else { return };
+        let Some(part) = region.intersection(range) else { return };
         let found = self.harvest_part(platform, part, pass, dirty);
         if part != region || pass.cold_passes == 0 {
-            return Ok(());
+            return;
         }
         let passes = count_passes(slot.word(platform), found, pass.cold_passes);
         let room = pass.merges + pass.batch.swaps().len() < BATCH;
         if found || passes < pass.cold_passes || !room || !whole(region) {
-            return Ok(());
+            return;
         }
-        let Some((pa, rights)) = uniform_pages(platform, table) else { return Ok(()) };
+        let Some((pa, rights)) = uniform_pages(platform, table) else { return };
         let new = descriptor::with_state(descriptor::leaf(slot.level, pa, rights), LeafState::WritableClean);
         let pages = region.pages();
         pass.changed(Changed { pa: slot.pa, ipa: region.start(), pages, is_table: true });
         let leaves = LeafCounts { pages_4k: pages, ..LeafCounts::default() };
         let contents = Contents { tables: 1, leaves };
-        self.replace(platform, Swap { slot, old: slot.word(platform).load(), new, contents }, pass)
+        pass.batch.push(Swap { slot, old: slot.word(platform).load(), new, contents });
     }
 
     /// Harvests `part` as any log does; whether something of it was dirty.
@@ -262,28 +218,84 @@ impl<W> View<W> {
         memory: &impl Memory,
         part: IpaRange,
         pass: &mut Pass<'_>,
-        dirty: &mut impl FnMut(Ipa, u64),
+        dirty: Dirty<'_>,
     ) -> bool {
         let mut found = false;
         let mark = |at, pages| {
             found = true;
             dirty(at, pages);
         };
-        self.tree.harvest_words(memory, part, pass.mode, mark, |changed| pass.changed(changed));
+        self.harvest_words(memory, part, pass.mode, mark, |changed| pass.changed(changed));
         found
     }
+}
 
-    /// Puts `swap` with those that are to be done together.
-    fn replace<P>(&mut self, platform: &P, swap: Swap, pass: &mut Pass<'_>) -> Result<(), ViewError>
+/// Reports a block that was found dirty, and where it is to be clean splits it, or else cleans it.
+fn adapt_block<P: Memory + Frames + Cpu>(
+    platform: &P,
+    slot: Slot,
+    block: Leaf,
+    pass: &mut Pass<'_>,
+    dirty: Dirty<'_>,
+) -> Result<(), ViewError> {
+    let Some(region) = slot.range().filter(|_| block.is_logged()) else { return Ok(()) };
+    // A clear may name several parts of a block: its table is waiting to be linked then, as the last one.
+    if pass.batch.swaps().last().is_some_and(|swap| swap.slot == slot) {
+        return Ok(());
+    }
+    dirty(region.start(), region.pages());
+    if pass.mode != Harvest::Clean {
+        return Ok(());
+    }
+    let reserve = if pass.splits_left > 0 { pass.frame(platform) } else { None };
+    let is_table = reserve.is_some();
+    pass.changed(Changed { pa: slot.pa, ipa: region.start(), pages: region.pages(), is_table });
+    let Some(mut reserve) = reserve else {
+        slot.word(platform).fetch_and(!S2AP_WRITE);
+        pass.done.refused += 1;
+        return Ok(());
+    };
+    let state = LeafState::WritableClean;
+    let layout = SplitLayout { block, base: slot.base, range: region, inside: PageSize::Size4K, state };
+    // Walkers whose sizes change are coherent: there is nothing to be cleaned to memory.
+    let built = builder::build(platform, &layout, slot.level + 1, slot.base, &mut reserve, false);
+    platform.unreserve(reserve);
+    let built = built.ok_or(ViewError::ReserveShort)?;
+    pass.splits_left -= 1;
+    let (old, new) = (block.word, descriptor::table(built.table));
+    pass.batch.push(Swap { slot, old, new, contents: built.contents });
+    Ok(())
+}
+
+impl<W> View<W> {
+    /// A pass over `range`: harvests it, and changes sizes as `pass` says. Its walker is coherent, and bears that sizes change
+    /// by one swap. What is waiting at the end is done by [`View::end_adapting`].
+    ///
+    /// # Errors
+    /// A descriptor was changed by somebody else: what was to take its place is given back.
+    pub(crate) fn adapt<P>(
+        &mut self,
+        platform: &P,
+        range: IpaRange,
+        pass: &mut Pass<'_>,
+        whole: &dyn Fn(IpaRange) -> bool,
+        dirty: Dirty<'_>,
+    ) -> Result<(), ViewError>
     where
         P: Memory + Frames + Cpu,
         W: Walker<P>,
     {
-        pass.batch.push(swap);
-        if pass.batch.is_full() { self.publish(platform, pass) } else { Ok(()) }
+        let mut at = range.start();
+        loop {
+            self.tree.adapt(platform, &mut at, range, pass, whole, dirty)?;
+            if !pass.batch.is_full() {
+                return Ok(());
+            }
+            self.publish_pass(platform, pass)?;
+        }
     }
 
-    /// Does what is left to be done together; the invalidation owed then, if any is.
+    /// Does what is waiting to be done together; the invalidation owed then, if any is.
     ///
     /// # Errors
     /// As [`View::adapt`].
@@ -297,50 +309,56 @@ impl<W> View<W> {
         W: Walker<P>,
     {
         if !pass.batch.swaps().is_empty() {
-            self.publish(platform, pass)?;
+            self.publish_pass(platform, pass)?;
         }
         Ok(pass.owed)
     }
 
-    fn publish<P>(&mut self, platform: &P, pass: &mut Pass<'_>) -> Result<(), ViewError>
+    fn publish_pass<P>(&mut self, platform: &P, pass: &mut Pass<'_>) -> Result<(), ViewError>
     where
         P: Memory + Frames + Cpu,
         W: Walker<P>,
     {
-        let batch = core::mem::replace(&mut pass.batch, Batch::new());
-        let Published { replaced, result } = self.walker.publish(platform, &self.tree, &batch);
-        let (done, undone) = batch.swaps().split_at(replaced);
-        for swap in done {
-            match (Entry::at(swap.slot.level, swap.old), Entry::at(swap.slot.level, swap.new)) {
-                (Entry::Table(table), _) => {
-                    self.tree.lost(swap.contents.leaves);
-                    self.tree.gained(Contents { tables: 0, leaves: LeafCounts::one(swap.slot.level) });
-                    pass.unlinked[pass.merges] = (table, swap.slot.base);
-                    pass.merges += 1;
-                }
-                _ => {
-                    self.tree.lost(LeafCounts::one(swap.slot.level));
-                    self.tree.gained(swap.contents);
-                    pass.done.splits += 1;
-                }
-            }
-        }
-        let never_linked = undone.iter().filter(|s| matches!(Entry::at(s.slot.level, s.old), Entry::Leaf(_)));
-        never_linked.for_each(|swap| discard(platform, core::slice::from_ref(swap)));
+        let Published { replaced, result } = self.walker.publish(platform, &self.tree, &pass.batch);
+        self.tree.account(platform, pass, replaced);
         if self.walker.publishes_invalidated() {
             // What was cleaned before it is covered as well.
             pass.owed = None;
         }
         result
     }
+}
+
+impl Tree {
+    /// Of what was waiting the first `replaced` were done.
+    fn account(&mut self, platform: &(impl Memory + Frames + Cpu), pass: &mut Pass<'_>, replaced: usize) {
+        for (i, swap) in pass.batch.swaps().iter().enumerate() {
+            match (i < replaced, Entry::at(swap.slot.level, swap.old)) {
+                (true, Entry::Table(table)) => {
+                    self.lost(swap.contents.leaves);
+                    self.gained(Contents { tables: 0, leaves: LeafCounts::one(swap.slot.level) });
+                    pass.unlinked[pass.merges] = (table, swap.slot.base);
+                    pass.merges += 1;
+                }
+                (true, _) => {
+                    self.lost(LeafCounts::one(swap.slot.level));
+                    self.gained(swap.contents);
+                    pass.done.splits += 1;
+                }
+                (false, Entry::Table(_)) => {}
+                (false, _) => discard(platform, core::slice::from_ref(swap)),
+            }
+        }
+        pass.batch = Batch::new();
+    }
 
     /// Reads the tables that blocks have taken the places of once more, and frees them: every invalidation that covers them
     /// has completed, and hardware's updates are visible. What `pass` has done.
-    pub(crate) fn free_merged<P: Memory + Frames>(
+    pub(crate) fn free_merged(
         &mut self,
-        platform: &P,
+        platform: &(impl Memory + Frames),
         pass: &mut Pass<'_>,
-        dirty: &mut impl FnMut(Ipa, u64),
+        dirty: Dirty<'_>,
     ) -> Adapted {
         for (table, base) in pass.unlinked.into_iter().take(pass.merges) {
             for (page, word) in (0..).zip(platform.words(table, ENTRIES)) {
@@ -350,7 +368,7 @@ impl<W> View<W> {
             }
             platform.free(FrameBlock::from_pa(table, 0));
         }
-        self.tree.freed(pass.merges as u64);
+        self.freed(pass.merges as u64);
         pass.done.merges = pass.merges as u64;
         pass.merges = 0;
         pass.done
