@@ -33,9 +33,9 @@ static void discovery(void)
     tiers = r.x4;
     expect_value("features", "status", (uint64_t)STRANDLINE_DONE, (uint64_t)r.x0);
     expect_value("features", "major version", STRANDLINE_VERSION >> 16, r.x1 >> 16);
-    const uint64_t granules = PAGE | 2 * MIB | UINT64_C(1) << 30, cpu = r.x4 & 0xff;
+    const uint64_t granules = 1 | PAGE | 2 * MIB | UINT64_C(1) << 30, cpu = r.x4 & 0xff;
     expect_value("features", "calls 0 to 8 exist", 0x1ff, r.x2 & 0x1ff);
-    expect_value("features", "granules of 4096 bytes, 2 MiB and 1 GiB", granules, r.x3 & granules);
+    expect_value("features", "granules of 4096 bytes, 2 MiB and 1 GiB, and adaptive", granules, r.x3 & granules);
     expect_value("features", "tier of the CPU: hardware, or faults", 1,
                  cpu == STRANDLINE_CPU_TIER_HARDWARE || cpu == STRANDLINE_CPU_TIER_FAULTS);
     expect_value("features", "upper half of x0 is ignored", r.x2,

@@ -170,6 +170,29 @@ void granules_and_tiers(const struct memory *m)
     expect_value("stop", "a log of blocks", 0, (uint64_t)finish((struct request){stop, 0, 0, 0, 0, 0}).x0);
 }
 
+/* What is written becomes pages, in a view that adapts; where none does, there is no such log. */
+void adaptive(const struct memory *m)
+{
+    const uint64_t big = 2 * MIB;
+    struct request r = {STRANDLINE_START, m->logged, big, STRANDLINE_GRANULE_ADAPTIVE, 0, 0};
+    struct strandline_result done = finish(r);
+    if (done.x0 == STRANDLINE_NOT_SUPPORTED) {
+        expect_value("start", "adaptive, where no view adapts: x1", 0, done.x1);
+        return;
+    }
+    expect_value("start", "adaptive", (uint64_t)STRANDLINE_DONE, (uint64_t)done.x0);
+    expect_value("start", "  x2: tiers, and what adapts", tiers, done.x2 & 0xffff);
+    expect_value("start", "  x2: nothing else", 0, done.x2 >> 18);
+    struct request sync = {STRANDLINE_SYNC, m->logged, big, m->buffer, STRANDLINE_CPU | STRANDLINE_CLEAR_DELIVERED, 0};
+    finish(sync);
+    const uint64_t whole = (done.x2 & STRANDLINE_ADAPTS_CPU) != 0 ? big / PAGE : 1;
+    touch(m, 300);
+    expect_value("sync", "CPU, adaptive: the first write to a block", whole, finish(sync).x2);
+    touch(m, 300);
+    expect_value("sync", "CPU, adaptive: the next one, by pages", 1, finish(sync).x2);
+    expect_value("stop", "an adaptive log", 0, (uint64_t)finish((struct request){STRANDLINE_STOP, 0, 0, 0, 0, 0}).x0);
+}
+
 /* A log of 4 GiB would have 32 steps; of what there is, all but the program's first 16 MiB. */
 void steps_of_sync(const struct memory *m)
 {

@@ -56,6 +56,7 @@ static void all_but_memory(const struct memory *m)
     struct request stop = {STRANDLINE_STOP, 0, 0, 0, 0, 0};
     expect_value("stop", "all steps", (uint64_t)STRANDLINE_DONE, (uint64_t)finish(stop).x0);
     granules_and_tiers(m);
+    adaptive(m);
     steps_of_sync(m);
     not_tried("start", "NO_MEMORY", "there are frames enough here (the word no-memory says where there are not)");
     not_tried("all", "UNTRUSTED", "hardware that stops answering is nothing a guest can make");

@@ -38,6 +38,7 @@ void reading(const struct memory *m);
 void copying(const struct memory *m);
 /* Logs of 2 MiB and 1 GiB blocks, and demands for tiers that are met. */
 void granules_and_tiers(const struct memory *m);
+void adaptive(const struct memory *m);
 /* Ranges larger than a step of sync. */
 void steps_of_sync(const struct memory *m);
 /* What status and faults write. */

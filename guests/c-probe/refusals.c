@@ -77,7 +77,7 @@ static void unused(struct request r, unsigned registers)
 static void start(const struct memory *m)
 {
     struct request r = {STRANDLINE_START, m->logged, LOGGED_BYTES, PAGE, 0, 0};
-    static const uint64_t GRANULES[] = {0, 1, 2048, 8192, 65536, 1 << 22, (UINT64_C(1) << 32) + 4096};
+    static const uint64_t GRANULES[] = {0, 2, 2048, 8192, 65536, 1 << 22, (UINT64_C(1) << 32) + 4096};
     ranges(m, r, m->ram_end);
     for (size_t i = 0; i < sizeof GRANULES / sizeof GRANULES[0]; i++) {
         r.x3 = GRANULES[i];

@@ -7,7 +7,7 @@ use guest_rt::reason::Checked;
 use guest_rt::rng::Rng;
 use guest_rt::window::Window;
 use guest_rt::{check, log, println, reason};
-use strandline_abi::{DmaTier, Flags, PAGE_BYTES, bitmap_bytes};
+use strandline_abi::{DmaTier, Flags, GRANULE_ADAPTIVE, LogStatus, PAGE_BYTES, bitmap_bytes};
 
 use crate::devices::{RING_PAGES, Sources};
 use crate::places::cut;
@@ -20,11 +20,14 @@ const CPU_PAGES: u64 = 16;
 const PAGES_BETWEEN_LOOKS: u64 = 32;
 /// More syncs than it takes until nothing is written any more.
 const MOST_LAST_SYNCS: u64 = 16;
+/// As many syncs as what is clean is merged after, and some more.
+const PASSES_AT_REST: u64 = 8;
 const BOTH: Flags = Flags::BOTH.with(Flags::CLEAR);
 
-/// `shadow-dma rounds=N seed=S devices=N inflight=N`: rounds of writes by devices and the CPU, in each of which what a sync
-/// reports is copied. When the devices have come to rest, and a sync reports nothing, the copy is the memory, byte for byte.
-/// At least so many devices (1) have to be there, and so many times (0) a drive's transfer on its way across a sync.
+/// `shadow-dma rounds=N seed=S devices=N inflight=N granule=N`: rounds of writes by devices and the CPU, in each of which what
+/// a sync reports is copied. When the devices have come to rest, and a sync reports nothing, the copy is the memory, byte for
+/// byte. At least so many devices (1) have to be there, and so many times (0) a drive's transfer on its way across a sync.
+/// With the granule 1 (adaptive; else 4096) syncs have to split what was written, and merge it when all is at rest.
 ///
 /// Needs a tier by which a copy made by loads is good: events, not contents.
 pub fn a_copy_by_the_log_is_the_memory(guest: &Guest) -> Checked {
@@ -41,7 +44,8 @@ pub fn a_copy_by_the_log_is_the_memory(guest: &Guest) -> Checked {
     let mut rng = Rng::new(!seed);
     fill(&memory, &mut rng);
     let sources = Sources::new(guest, rings, rest, seed)?;
-    let mut case = Case { memory, copy, bits, sources, rest, rng, copied: 0 };
+    let granule = args.number_or("granule", PAGE_BYTES)?;
+    let mut case = Case { memory, copy, bits, sources, rest, rng, granule, copied: 0 };
     let enough = args.number_or("devices", 1)?;
     check!(case.sources.count() >= enough, "{} devices, not {enough}", case.sources.count())?;
     case.run(rounds)?;
@@ -66,6 +70,7 @@ struct Case {
     /// The memory without the devices' queues: what the CPU may write.
     rest: Area,
     rng: Rng,
+    granule: u64,
     /// Pages copied because a sync reported them.
     copied: u64,
 }
@@ -75,7 +80,7 @@ impl Case {
         // Translations of the blocks are cached before they are split.
         self.look()?;
         self.sources.finish(|_| ())?;
-        let started = log::start(self.memory.area())?;
+        let started = log::start_by(self.memory.area(), self.granule)?;
         println!("log of {}: {} blocks split", self.memory.area(), started.blocks_split);
         for page in 0..PAGES {
             self.copy_page(page)?;
@@ -95,11 +100,34 @@ impl Case {
             last += 1;
             check!(last <= MOST_LAST_SYNCS, "syncs go on reporting pages that nobody writes")?;
         }
+        if self.granule == GRANULE_ADAPTIVE {
+            self.rests()?;
+        }
         log::stop()?;
         self.sources.tell();
         println!("{rounds} rounds and {last} syncs more: {} pages copied again", self.copied);
         check!(rounds > 0 && self.copied > rounds * CPU_PAGES / 2, "hardly anything was written")?;
         self.compare()
+    }
+
+    /// Nobody writes any more: what syncs have split becomes blocks again.
+    fn rests(&self) -> Checked {
+        let before = log::status()?;
+        for _ in 0..PASSES_AT_REST {
+            log::sync(self.memory.area(), &self.bits, BOTH)?;
+        }
+        let after = log::status()?;
+        let blocks = |status: &LogStatus| status.cpu_blocks_2m + status.dma_blocks_2m;
+        println!(
+            "syncs split {} blocks and merged {}; at rest there are {} blocks more",
+            after.splits_by_syncs,
+            after.merges_by_syncs,
+            blocks(&after) - blocks(&before)
+        );
+        check!(
+            after.splits_by_syncs > 0 && blocks(&after) > blocks(&before),
+            "sizes do not follow what is touched"
+        )
     }
 
     /// Keeps the devices at work.

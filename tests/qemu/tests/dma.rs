@@ -149,6 +149,13 @@ fn a_copy_is_equal_in_the_end_with_transfers_on_their_way_across_syncs() {
     passes_by_hardware(&EVERY, "shadow-dma", "rounds=200 inflight=100", &ALL, SLOW);
 }
 
+#[test]
+fn a_copy_by_an_adaptive_log_is_equal_in_the_end() {
+    // Below level 2 the devices' view is logged by pages, and the CPU's alone adapts.
+    passes_by_hardware(&EVERY, "shadow-dma", "rounds=200 seed=5 granule=1", &ALL, "");
+    passes_by_hardware(&LEVEL_2, "shadow-dma", "rounds=200 seed=6 inflight=100 granule=1", &ALL, SLOW);
+}
+
 /// Both cases fail, at their comparison, on the image with this fault.
 fn found(fault: &str, late: bool) {
     let Some(emulator) = patched() else { return };
