@@ -2,7 +2,7 @@
 
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES};
 use crate::dirty_log::{
-    Flags, LogError, LogState, PAGE_WORDS, Progress, Request, Statistics, Tiers, WriteFault,
+    Flags, LogError, LogState, PAGE_WORDS, Progress, Request, Statistics, Synced, Tiers, WriteFault,
 };
 use crate::hw::Platform;
 use crate::smmu::Registers;
@@ -76,18 +76,33 @@ impl<P: Platform, R: Registers> Guest<'_, P, R> {
     /// hardware stopped answering ([`LogError::Untrusted`]).
     pub fn sync(&self, range: IpaRange, mut report: impl FnMut(Ipa)) -> Result<u64, GuestError> {
         let mut log = self.log.try_lock().ok_or(GuestError::Busy)?;
-        let flags = Flags::BOTH.with(Flags::CLEAR);
-        let (mut done, mut reported) = (0, 0);
-        while done < range.pages() {
-            let part = log.step_of(range, done)?;
-            let synced = log.sync(self.platform, &self.space, part, flags, |word, bits: u64| {
-                ones(bits).for_each(|bit| report(part.start().offset((word * 64 + bit) * PAGE_BYTES)));
-            })?;
-            reported += synced.reported;
-            done += part.pages();
+        let mut sum = Sum::default();
+        while sum.pages < range.pages() {
+            let part = log.step_of(range, sum.pages)?;
+            let deliver = |word, bits| tell(part, word, bits, &mut report);
+            let synced = log.sync(self.platform, &self.space, part, CLEARING, deliver)?;
+            sum.add(part, synced);
             self.platform.relax();
         }
-        Ok(reported)
+        Ok(sum.reported)
+    }
+
+    /// [`Guest::sync`] that changes sizes on the way, where the log is adaptive
+    /// ([`Granule::Adaptive`](crate::dirty_log::Granule::Adaptive)): what is found written becomes pages, and what has rested
+    /// blocks. It takes the VM exclusively: write-protect faults wait for it.
+    ///
+    /// # Errors
+    /// As [`Guest::sync`].
+    pub fn sync_adapting(&mut self, range: IpaRange, mut report: impl FnMut(Ipa)) -> Result<u64, GuestError> {
+        let (log, mut sum) = (self.log.get_mut(), Sum::default());
+        while sum.pages < range.pages() {
+            let part = log.step_of(range, sum.pages)?;
+            let deliver = |word, bits| tell(part, word, bits, &mut report);
+            let synced = log.sync_adapting(self.platform, &mut self.space, part, CLEARING, deliver)?;
+            sum.add(part, synced);
+            self.platform.relax();
+        }
+        Ok(sum.reported)
     }
 
     /// What its log is doing.
@@ -122,6 +137,28 @@ impl<P: Platform, R: Registers> Guest<'_, P, R> {
     pub fn mark_written(&self, range: IpaRange) {
         self.space.mark_written(self.platform, range);
     }
+}
+
+/// What a sync of everything asks for.
+const CLEARING: Flags = Flags::BOTH.with(Flags::CLEAR);
+
+/// What the steps of a sync have done.
+#[derive(Default)]
+struct Sum {
+    pages: u64,
+    reported: u64,
+}
+
+impl Sum {
+    const fn add(&mut self, part: IpaRange, synced: Synced) {
+        self.pages += part.pages();
+        self.reported += synced.reported;
+    }
+}
+
+/// Tells `report` of the pages of `part` that a delivered word names.
+fn tell(part: IpaRange, word: u64, bits: u64, report: &mut impl FnMut(Ipa)) {
+    ones(bits).for_each(|bit| report(part.start().offset((word * 64 + bit) * PAGE_BYTES)));
 }
 
 /// The numbers of the bits that are set, ascending.
