@@ -215,7 +215,7 @@ impl DirtyLog {
         deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Cleared, LogError> {
         let named: &Ranges<'_> =
-            &|ledger, visit| sync::named(ledger, part, &wanted).for_each(|range| visit(range));
+            &|ledger, visit| sync::named(ledger, part, &wanted).for_each(visit);
         let views = self.adapt(platform, space, part, flags, Harvest::Clean, named)?;
         self.clear_of(platform, space, part, flags, views, wanted, deliver)
     }

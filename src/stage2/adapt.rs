@@ -125,6 +125,7 @@ impl Tree {
         dirty: Dirty<'_>,
     ) -> Result<(), ViewError> {
         while *at < range.end() && !pass.batch.is_full() {
+            platform.relax();
             let (slot, _) = self.walk_to(platform, *at, PageSize::Size2M.level());
             let Some(part) = slot.range().and_then(|r| r.intersection(range)) else { break };
             if slot.level == PageSize::Size2M.level() {
@@ -194,6 +195,7 @@ impl Tree {
     ) {
         let Some(region) = slot.range() else { return };
         let Some(part) = region.intersection(range) else { return };
+        platform.relax();
         let found = self.harvest_part(platform, part, pass, dirty);
         if part != region || pass.cold_passes == 0 {
             return;
@@ -356,11 +358,12 @@ impl Tree {
     /// has completed, and hardware's updates are visible. What `pass` has done.
     pub(crate) fn free_merged(
         &mut self,
-        platform: &(impl Memory + Frames),
+        platform: &(impl Memory + Frames + Cpu),
         pass: &mut Pass<'_>,
         dirty: Dirty<'_>,
     ) -> Adapted {
         for (table, base) in pass.unlinked.into_iter().take(pass.merges) {
+            platform.relax();
             for (page, word) in (0..).zip(platform.words(table, ENTRIES)) {
                 if word.load() & S2AP_WRITE != 0 {
                     dirty(base.offset(page * PageSize::Size4K.bytes()), 1);
