@@ -2,13 +2,13 @@
 
 use strandline_abi::{DmaTier, Flags, LogSource};
 
-use super::bitmap::ones;
 use super::{DirtyLog, Ledger, LogError, STEP_PAGES, digest};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT, PageSize};
-use crate::address_space::{AddressSpace, DmaView};
+use crate::address_space::AddressSpace;
+use crate::bits::{ones, runs};
 use crate::hw::{DmaTlb, Memory, Platform};
 use crate::sabotage;
-use crate::stage2::{Harvest, Lines, ViewError, Walker};
+use crate::stage2::{Harvest, Lines, Tree, ViewError, Walker};
 
 /// What a step of a sync did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl DirtyLog {
         let ledger = self.ledger(space, part)?;
         let runs = words(ledger, part).flat_map(|(word, _, mask)| {
             let base = part.start().offset(word * 64 * PAGE_BYTES);
-            runs(base, wanted(word) & mask)
+            page_runs(base, wanted(word) & mask)
         });
         if collect(platform, space, ledger, flags, true, runs).is_err() {
             return Err(self.distrust());
@@ -156,17 +156,11 @@ fn collect<P: Platform, D: DmaTlb>(
     };
     let pieces = ranges.clone().flat_map(pieces).enumerate().inspect(heard).map(|(_, piece)| piece);
     let mode = if clean { Harvest::Clean } else { Harvest::Keep };
-    let record = |source, at: Ipa, pages: u64| {
-        let pages = pages + u64::from(sabotage::ONE_PAGE_TOO_MANY);
-        ledger.record_pages(platform, source, at, pages);
-    };
     if flags.names(LogSource::Cpu) {
         space.cpu.walker.collect_updates(platform)?;
-        let mut cleaned = false;
-        for range in pieces.clone() {
-            cleaned |= space.cpu.tree.harvest(platform, range, mode, |at, n| record(LogSource::Cpu, at, n));
-        }
-        if cleaned && !sabotage::NO_INVALIDATION {
+        let mut round = Round::new(ledger, LogSource::Cpu, mode, true);
+        pieces.clone().for_each(|piece| round.harvest(platform, &space.cpu.tree, piece));
+        if round.owed(platform).is_some() && !sabotage::NO_INVALIDATION {
             space.cpu.walker.invalidate(platform, &space.cpu.tree)?;
         }
     }
@@ -179,9 +173,9 @@ fn collect<P: Platform, D: DmaTlb>(
         }
         for dma in space.dma_views().filter(|dma| dma.tier != DmaTier::Digest) {
             let mode = if dma.shows_writes() { mode } else { Harvest::Assume };
-            let owed =
-                harvest_dma(platform, dma, mode, pieces.clone(), |at, n| record(LogSource::Dma, at, n));
-            if let Some(Owed { range, leaf_only }) = owed
+            let mut round = Round::new(ledger, LogSource::Dma, mode, dma.view.walker.coherent);
+            pieces.clone().for_each(|piece| round.harvest(platform, &dma.view.tree, piece));
+            if let Some(Owed { range, leaf_only }) = round.owed(platform)
                 && !sabotage::NO_DMA_INVALIDATION
             {
                 dma.view.walker.invalidate_range(platform, &dma.view.tree, range, leaf_only)?;
@@ -199,28 +193,45 @@ struct Owed {
     leaf_only: bool,
 }
 
-/// Harvests `ranges` of a DMA view; what was changed.
-fn harvest_dma<P: Platform, D: DmaTlb>(
-    platform: &P,
-    dma: &DmaView<'_, D>,
+/// The harvest of one view, piece by piece.
+struct Round<'l> {
+    ledger: &'l Ledger,
+    source: LogSource,
     mode: Harvest,
-    ranges: impl Iterator<Item = IpaRange>,
-    record: impl Fn(Ipa, u64),
-) -> Option<Owed> {
-    let (mut hull, mut leaf_only) = (None, true);
-    let mut lines = Lines::new(dma.view.walker.coherent);
-    for range in ranges {
-        dma.view.tree.harvest_words(platform, range, mode, &record, |changed| {
-            lines.touch(platform, changed.pa);
-            leaf_only &= !changed.is_table;
-            hull = Some(grown(hull, changed.ipa, changed.pages));
+    /// What was changed: first address, and end.
+    hull: Option<(Ipa, Ipa)>,
+    leaf_only: bool,
+    lines: Lines,
+}
+
+impl<'l> Round<'l> {
+    fn new(ledger: &'l Ledger, source: LogSource, mode: Harvest, coherent: bool) -> Self {
+        Self { ledger, source, mode, hull: None, leaf_only: true, lines: Lines::new(coherent) }
+    }
+
+    /// Brings what the view knows of `piece` into EL2's bitmap.
+    fn harvest(&mut self, platform: &impl Platform, tree: &Tree, piece: IpaRange) {
+        tree.harvest_words(platform, piece, self.mode, |found| {
+            if found.is_dirty() {
+                let pages = found.pages + u64::from(sabotage::ONE_PAGE_TOO_MANY);
+                self.ledger.record_pages(platform, self.source, found.ipa, pages);
+            }
+            if found.is_changed() {
+                self.lines.touch_all(platform, found.pa, found.words);
+                self.leaf_only &= found.is_dirty();
+                self.hull = Some(grown(self.hull, found.ipa, found.pages));
+            }
         });
     }
-    lines.clean(platform);
-    let (first, end) = hull?;
-    // What was changed has addresses that a format covers: the range is one.
-    let range = IpaRange::new(first, end.0 - first.0).ok()?;
-    Some(Owed { range, leaf_only })
+
+    /// The invalidation that the view owes, if any.
+    fn owed(mut self, platform: &impl Platform) -> Option<Owed> {
+        self.lines.clean(platform);
+        let (first, end) = self.hull?;
+        // What was changed has addresses that a format covers: the range is one.
+        let range = IpaRange::new(first, end.0 - first.0).ok()?;
+        Some(Owed { range, leaf_only: self.leaf_only })
+    }
 }
 
 /// The pieces of `range` that are each in one table of pages: what is walked between two windows for interrupts.
@@ -329,17 +340,8 @@ fn words(ledger: &Ledger, part: IpaRange) -> impl Iterator<Item = (u64, u64, u64
 }
 
 /// The runs of adjacent pages that `bits` names, bit 0 being the page at `base`.
-fn runs(base: Ipa, bits: u64) -> impl Iterator<Item = IpaRange> + Clone {
-    let mut left = bits;
-    core::iter::from_fn(move || {
-        if left == 0 {
-            return None;
-        }
-        let first = left.trailing_zeros();
-        let length = (left >> first).trailing_ones();
-        let run = ones(u64::from(length)) << first;
-        left &= !run;
-        let start = base.offset(u64::from(first) * PAGE_BYTES);
-        IpaRange::new(start, u64::from(length) * PAGE_BYTES).ok()
+fn page_runs(base: Ipa, bits: u64) -> impl Iterator<Item = IpaRange> + Clone {
+    runs(bits).map_while(move |(first, count)| {
+        IpaRange::new(base.offset(first * PAGE_BYTES), count * PAGE_BYTES).ok()
     })
 }
