@@ -26,6 +26,8 @@ pub mod addr;
 #[forbid(unsafe_code)]
 pub mod address_space;
 #[forbid(unsafe_code)]
+mod bits;
+#[forbid(unsafe_code)]
 pub mod check;
 #[forbid(unsafe_code)]
 pub mod dirty_log;

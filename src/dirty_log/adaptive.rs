@@ -214,8 +214,7 @@ impl DirtyLog {
         wanted: impl Fn(u64) -> u64,
         deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Cleared, LogError> {
-        let named: &Ranges<'_> =
-            &|ledger, visit| sync::named(ledger, part, &wanted).for_each(visit);
+        let named: &Ranges<'_> = &|ledger, visit| sync::named(ledger, part, &wanted).for_each(visit);
         let views = self.adapt(platform, space, part, flags, Harvest::Clean, named)?;
         self.clear_of(platform, space, part, flags, views, wanted, deliver)
     }

@@ -1,6 +1,7 @@
 //! EL2's own bitmap: where a dirty page that was found lives until it has been delivered.
 
 use crate::addr::PAGE_BYTES;
+use crate::bits::ones;
 use crate::frames::{FrameBlock, Frames};
 use crate::hw::{Memory, Word};
 
@@ -88,11 +89,6 @@ impl Bitmap {
     fn word<'m, M: Memory>(&self, memory: &'m M, index: u64) -> &'m M::Word {
         &memory.words(self.block.pa().offset(index * 8), 1)[0]
     }
-}
-
-/// A word whose lowest `count` bits are set, `count` from 1 to 64.
-pub(crate) const fn ones(count: u64) -> u64 {
-    u64::MAX >> (BITS - count)
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 use strandline_abi::{DmaTier, Flags, LogSource};
 
-use super::bitmap::ones;
 use super::{DirtyLog, Ledger, LogError, STEP_PAGES, digest};
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, PAGE_SHIFT, PageSize};
 use crate::address_space::{AddressSpace, DmaView};
+use crate::bits::{ones, runs};
 use crate::hw::{DmaTlb, Memory, Platform};
 use crate::sabotage;
-use crate::stage2::{Harvest, Lines, Owed, ViewError, Walker};
+use crate::stage2::{Harvest, Lines, Owed, Tree, ViewError, Walker};
 
 /// What a step of a sync did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,17 +198,11 @@ fn collect<P: Platform, D: DmaTlb>(
     };
     let pieces = ranges.clone().flat_map(pieces).enumerate().inspect(heard).map(|(_, piece)| piece);
     let mode = if clean { Harvest::Clean } else { Harvest::Keep };
-    let record = |source, at: Ipa, pages: u64| {
-        let pages = pages + u64::from(sabotage::ONE_PAGE_TOO_MANY);
-        ledger.record_pages(platform, source, at, pages);
-    };
     if flags.names(LogSource::Cpu) && views.have(space.cpu.walker.adapts()) {
         space.cpu.walker.collect_updates(platform)?;
-        let mut cleaned = false;
-        for range in pieces.clone() {
-            cleaned |= space.cpu.tree.harvest(platform, range, mode, |at, n| record(LogSource::Cpu, at, n));
-        }
-        if cleaned && !sabotage::NO_INVALIDATION {
+        let mut round = Round::new(ledger, LogSource::Cpu, mode, true);
+        pieces.clone().for_each(|piece| round.harvest(platform, &space.cpu.tree, piece));
+        if round.owed(platform).is_some() && !sabotage::NO_INVALIDATION {
             space.cpu.walker.invalidate(platform, &space.cpu.tree)?;
         }
     }
@@ -222,9 +216,9 @@ fn collect<P: Platform, D: DmaTlb>(
         let read = |dma: &&DmaView<'_, D>| dma.tier != DmaTier::Digest && views.have(dma.adapts());
         for dma in space.dma_views().filter(read) {
             let mode = if dma.shows_writes() { mode } else { Harvest::Assume };
-            let owed =
-                harvest_dma(platform, dma, mode, pieces.clone(), |at, n| record(LogSource::Dma, at, n));
-            if let Some(owed) = owed
+            let mut round = Round::new(ledger, LogSource::Dma, mode, dma.view.walker.coherent);
+            pieces.clone().for_each(|piece| round.harvest(platform, &dma.view.tree, piece));
+            if let Some(owed) = round.owed(platform)
                 && let Some(range) = owed.range()
                 && !sabotage::NO_DMA_INVALIDATION
             {
@@ -235,24 +229,39 @@ fn collect<P: Platform, D: DmaTlb>(
     Ok(())
 }
 
-/// Harvests `ranges` of a DMA view; what was changed.
-fn harvest_dma<P: Platform, D: DmaTlb>(
-    platform: &P,
-    dma: &DmaView<'_, D>,
+/// The harvest of one view, piece by piece.
+struct Round<'l> {
+    ledger: &'l Ledger,
+    source: LogSource,
     mode: Harvest,
-    ranges: impl Iterator<Item = IpaRange>,
-    record: impl Fn(Ipa, u64),
-) -> Option<Owed> {
-    let mut owed = None;
-    let mut lines = Lines::new(dma.view.walker.coherent);
-    for range in ranges {
-        dma.view.tree.harvest_words(platform, range, mode, &record, |changed| {
-            lines.touch(platform, changed.pa);
-            owed = Some(Owed::and(owed, changed));
+    owed: Option<Owed>,
+    lines: Lines,
+}
+
+impl<'l> Round<'l> {
+    fn new(ledger: &'l Ledger, source: LogSource, mode: Harvest, coherent: bool) -> Self {
+        Self { ledger, source, mode, owed: None, lines: Lines::new(coherent) }
+    }
+
+    /// Brings what the view knows of `piece` into EL2's bitmap.
+    fn harvest(&mut self, platform: &impl Platform, tree: &Tree, piece: IpaRange) {
+        tree.harvest_words(platform, piece, self.mode, |found| {
+            if found.is_dirty() {
+                let pages = found.pages + u64::from(sabotage::ONE_PAGE_TOO_MANY);
+                self.ledger.record_pages(platform, self.source, found.ipa, pages);
+            }
+            if found.is_changed() {
+                self.lines.touch_all(platform, found.pa, found.words);
+                self.owed = Some(Owed::and(self.owed, found, !found.is_dirty()));
+            }
         });
     }
-    lines.clean(platform);
-    owed
+
+    /// The invalidation that the view owes, if any.
+    fn owed(mut self, platform: &impl Platform) -> Option<Owed> {
+        self.lines.clean(platform);
+        self.owed
+    }
 }
 
 /// The pieces of `range` that are each in one table of pages: what is walked between two windows for interrupts.
@@ -364,22 +373,13 @@ pub(super) fn named<F: Fn(u64) -> u64 + Clone>(
 ) -> impl Iterator<Item = IpaRange> + Clone + use<F> {
     words(ledger, part).flat_map(move |(word, _, mask)| {
         let base = part.start().offset(word * 64 * PAGE_BYTES);
-        runs(base, wanted(word) & mask)
+        page_runs(base, wanted(word) & mask)
     })
 }
 
 /// The runs of adjacent pages that `bits` names, bit 0 being the page at `base`.
-fn runs(base: Ipa, bits: u64) -> impl Iterator<Item = IpaRange> + Clone {
-    let mut left = bits;
-    core::iter::from_fn(move || {
-        if left == 0 {
-            return None;
-        }
-        let first = left.trailing_zeros();
-        let length = (left >> first).trailing_ones();
-        let run = ones(u64::from(length)) << first;
-        left &= !run;
-        let start = base.offset(u64::from(first) * PAGE_BYTES);
-        IpaRange::new(start, u64::from(length) * PAGE_BYTES).ok()
+fn page_runs(base: Ipa, bits: u64) -> impl Iterator<Item = IpaRange> + Clone {
+    runs(bits).map_while(move |(first, count)| {
+        IpaRange::new(base.offset(first * PAGE_BYTES), count * PAGE_BYTES).ok()
     })
 }

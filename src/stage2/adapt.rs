@@ -10,12 +10,12 @@
 //!
 //! For walkers alone whose sizes may change under them by one swap and the invalidation that cleaning owes anyway.
 
-use crate::addr::{Ipa, IpaRange, Pa, PageSize};
+use crate::addr::{Ipa, IpaRange, PAGE_SHIFT, Pa, PageSize};
 use crate::frames::{FrameBlock, FrameReserve, Frames};
 use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::builder::{self, SplitLayout};
 use crate::stage2::descriptor::{self, COLD, COLD_SHIFT, Entry, Leaf, LeafState, S2AP_WRITE};
-use crate::stage2::harvest::Changed;
+use crate::stage2::harvest::Found;
 use crate::stage2::merge::uniform_pages;
 use crate::stage2::split::discard;
 use crate::stage2::tree::{Contents, ENTRIES, Slot};
@@ -61,12 +61,16 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
-    /// What is owed where `changed` was changed as well as what `before` says.
-    pub fn and(before: Option<Self>, changed: Changed) -> Self {
-        let end = changed.ipa.offset(changed.pages << crate::addr::PAGE_SHIFT);
-        let (hull, leaf_only) = before.map_or(((changed.ipa, end), true), |owed| (owed.hull, owed.leaf_only));
-        let hull = (hull.0.min(changed.ipa), hull.1.max(end));
-        Self { hull, leaf_only: leaf_only && !changed.is_table }
+    /// What is owed where what translates `found`'s pages was changed as well as what `before` says; `table`: a table
+    /// descriptor was.
+    pub fn and(before: Option<Self>, found: Found, table: bool) -> Self {
+        Self::and_pages(before, found.ipa, found.pages, table)
+    }
+
+    fn and_pages(before: Option<Self>, first: Ipa, pages: u64, table: bool) -> Self {
+        let end = first.offset(pages << PAGE_SHIFT);
+        let (hull, leaf_only) = before.map_or(((first, end), true), |owed| (owed.hull, owed.leaf_only));
+        Self { hull: (hull.0.min(first), hull.1.max(end)), leaf_only: leaf_only && !table }
     }
 
     /// The addresses it concerns.
@@ -95,8 +99,9 @@ impl<'r> Pass<'r> {
         }
     }
 
-    fn changed(&mut self, changed: Changed) {
-        self.owed = Some(Owed::and(self.owed, changed));
+    /// What translates `region` was changed, a table descriptor where `table`.
+    fn changed(&mut self, region: IpaRange, table: bool) {
+        self.owed = Some(Owed::and_pages(self.owed, region.start(), region.pages(), table));
     }
 
     /// A frame for a table: one that is free, or else one of those set aside.
@@ -208,7 +213,7 @@ impl Tree {
         let Some((pa, rights)) = uniform_pages(platform, table) else { return };
         let new = descriptor::with_state(descriptor::leaf(slot.level, pa, rights), LeafState::WritableClean);
         let pages = region.pages();
-        pass.changed(Changed { pa: slot.pa, ipa: region.start(), pages, is_table: true });
+        pass.changed(region, true);
         let leaves = LeafCounts { pages_4k: pages, ..LeafCounts::default() };
         let contents = Contents { tables: 1, leaves };
         pass.batch.push(Swap { slot, old: slot.word(platform).load(), new, contents });
@@ -222,13 +227,17 @@ impl Tree {
         pass: &mut Pass<'_>,
         dirty: Dirty<'_>,
     ) -> bool {
-        let mut found = false;
-        let mark = |at, pages| {
-            found = true;
-            dirty(at, pages);
-        };
-        self.harvest_words(memory, part, pass.mode, mark, |changed| pass.changed(changed));
-        found
+        let mut dirty_there = false;
+        self.harvest_words(memory, part, pass.mode, |found| {
+            if found.is_dirty() {
+                dirty_there = true;
+                dirty(found.ipa, found.pages);
+            }
+            if found.is_changed() {
+                pass.owed = Some(Owed::and(pass.owed, found, !found.is_dirty()));
+            }
+        });
+        dirty_there
     }
 }
 
@@ -250,8 +259,7 @@ fn adapt_block<P: Memory + Frames + Cpu>(
         return Ok(());
     }
     let reserve = if pass.splits_left > 0 { pass.frame(platform) } else { None };
-    let is_table = reserve.is_some();
-    pass.changed(Changed { pa: slot.pa, ipa: region.start(), pages: region.pages(), is_table });
+    pass.changed(region, reserve.is_some());
     let Some(mut reserve) = reserve else {
         slot.word(platform).fetch_and(!S2AP_WRITE);
         pass.done.refused += 1;

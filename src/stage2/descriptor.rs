@@ -190,10 +190,15 @@ impl Leaf {
     }
 }
 
+/// What a leaf has set, all of it, whose writes are logged ([`Leaf::is_logged`]).
+pub(crate) const LOGGED: u64 = DBM | MEM_ATTR_NORMAL_WB << MEM_ATTR_SHIFT;
+// One comparison tells, since the memory type of RAM is all ones.
+const _: () = assert!(MEM_ATTR_NORMAL_WB == 0b1111);
+
 /// [`Leaf::is_logged`] of a word known to be a leaf.
 #[must_use]
 pub const fn is_logged(word: u64) -> bool {
-    word & DBM != 0 && word >> MEM_ATTR_SHIFT & 0b1111 == MEM_ATTR_NORMAL_WB
+    word & LOGGED == LOGGED
 }
 
 #[cfg(test)]

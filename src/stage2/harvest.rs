@@ -1,9 +1,11 @@
 //! Harvesting: one pass that reads, and where asked cleans, the dirty state of a range.
 
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES, Pa};
+use crate::bits::{runs, set_bits};
 use crate::hw::{Memory, Word};
-use crate::stage2::descriptor::{self, Entry, S2AP_WRITE};
-use crate::stage2::tree::Tree;
+use crate::stage2::descriptor::{Entry, LOGGED, S2AP_WRITE, VALID};
+use crate::stage2::table_flags::ABOVE_PAGES;
+use crate::stage2::tree::{Slot, Tree};
 
 /// What a harvest does to the leaves it finds dirty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,17 +18,42 @@ pub enum Harvest {
     Assume,
 }
 
-/// A descriptor that a harvest changed.
+/// What a harvest came upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Leaves that are to be reported, and are as they were.
+    Dirty,
+    /// Leaves that are to be reported, and were made writable-clean.
+    Cleaned,
+    /// A table whose access flag was cleared.
+    TableFlag,
+}
+
+/// Adjacent descriptors that a harvest came upon.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Changed {
-    /// Where it stands.
+pub(crate) struct Found {
+    /// What they are.
+    pub what: What,
+    /// Where the first stands.
     pub pa: Pa,
-    /// The first address that it translates.
+    /// How many they are.
+    pub words: u64,
+    /// The first address that they translate.
     pub ipa: Ipa,
-    /// How many pages it translates.
+    /// How many pages they translate.
     pub pages: u64,
-    /// It is that of a table, whose access flag was cleared, and not a leaf that was cleaned.
-    pub is_table: bool,
+}
+
+impl Found {
+    /// The pages are to be reported.
+    pub fn is_dirty(self) -> bool {
+        self.what != What::TableFlag
+    }
+
+    /// The descriptors were changed: the view owes an invalidation.
+    pub fn is_changed(self) -> bool {
+        self.what != What::Dirty
+    }
 }
 
 impl Tree {
@@ -45,52 +72,48 @@ impl Tree {
         memory: &impl Memory,
         range: IpaRange,
         mode: Harvest,
-        dirty: impl FnMut(Ipa, u64),
+        mut dirty: impl FnMut(Ipa, u64),
     ) -> bool {
         let mut owed = false;
-        self.harvest_words(memory, range, mode, dirty, |_| owed = true);
+        self.harvest_words(memory, range, mode, |found| {
+            owed |= found.is_changed();
+            if found.is_dirty() {
+                dirty(found.ipa, found.pages);
+            }
+        });
         owed
     }
 
-    /// [`Tree::harvest`]; `changed` is given each descriptor that was changed, those of a table in ascending order.
+    /// [`Tree::harvest`] that tells `found` of descriptors: those of a table in ascending order.
     pub(crate) fn harvest_words(
         &self,
         memory: &impl Memory,
         range: IpaRange,
         mode: Harvest,
-        mut dirty: impl FnMut(Ipa, u64),
-        mut changed: impl FnMut(Changed),
+        mut found: impl FnMut(Found),
     ) {
         let mut at = range.start();
+        let mut next = None;
         while at < range.end() {
-            let (slot, word) = self.walk_to(memory, at, 2);
-            let Some(part) = slot.range().and_then(|r| r.intersection(range)) else { break };
+            // Nearly always the table that translates `at` is the one beside the last.
+            let from = next.unwrap_or_else(|| self.root_slot(at));
+            let (slot, word) = from.walk_to(memory, at, ABOVE_PAGES);
+            let Some(whole) = slot.range() else { break };
+            let Some(part) = whole.intersection(range) else { break };
             match Entry::at(slot.level, word) {
-                Entry::Table(table) => {
-                    if self.may_skip(memory, slot, word, part, mode, &mut changed) {
-                        at = part.end();
-                        continue;
-                    }
-                    let first = slot.below(table, at).pa;
-                    let words = memory.words(first, part.pages() as usize);
-                    pages(words, at, mode, &mut dirty, |i| {
-                        let (pa, ipa) = (first.offset(i * 8), at.offset(i * PAGE_BYTES));
-                        changed(Changed { pa, ipa, pages: 1, is_table: false });
-                    });
+                Entry::Table(table) if !self.may_skip(memory, slot, word, part, mode, &mut found) => {
+                    let first = slot.below(table, at);
+                    pages(memory.words(first.pa, part.pages() as usize), first, mode, &mut found);
                 }
-                Entry::Leaf(leaf) => {
-                    if let Some(clean) = leaf_dirty(slot.word(memory), leaf.word, mode) {
-                        let whole = slot.range().filter(|_| mode != Harvest::Assume).unwrap_or(part);
-                        dirty(whole.start(), whole.pages());
-                        if clean {
-                            let (ipa, pages) = (whole.start(), whole.pages());
-                            changed(Changed { pa: slot.pa, ipa, pages, is_table: false });
-                        }
-                    }
+                Entry::Leaf(_) if harvest_word(slot.word(memory), mode) => {
+                    let told = if mode == Harvest::Assume { part } else { whole };
+                    let (ipa, pages) = (told.start(), told.pages());
+                    found(Found { what: mode.finds(), pa: slot.pa, words: 1, ipa, pages });
                 }
-                Entry::Absent => {}
+                _ => {}
             }
             at = part.end();
+            next = slot.next(at);
         }
     }
 }
@@ -98,62 +121,92 @@ impl Tree {
 /// Descriptors of one cache line, which are read and tested together.
 const LINE: usize = 8;
 
-/// Harvests adjacent entries of a level-3 table, the first of which translates `at`; `changed` is given the index of each
-/// that was cleaned. Adjacent dirty pages are reported together.
-fn pages<W: Word>(
-    words: &[W],
-    at: Ipa,
-    mode: Harvest,
-    dirty: &mut impl FnMut(Ipa, u64),
-    mut changed: impl FnMut(u64),
-) {
-    let mut found = Found { mode, run: Run::default() };
+/// Harvests adjacent entries of a level-3 table, the first of which is that of `first`; adjacent dirty ones are told of
+/// together.
+///
+/// Nearly always there is next to nothing. So all lines are looked at first, without a branch that depends on what they
+/// hold: where the few dirty pages are can't be predicted, and each wrong guess costs as much as reading several lines.
+// Not inlined into the walk, whose variables would take its registers.
+#[inline(never)]
+fn pages<W: Word>(words: &[W], first: Slot, mode: Harvest, mut found: impl FnMut(Found)) {
+    let mut report = |run: &Run| {
+        let (pa, ipa) = (first.pa.offset(run.first * 8), first.base.offset(run.first * PAGE_BYTES));
+        let count = run.end - run.first;
+        found(Found { what: mode.finds(), pa, words: count, ipa, pages: count });
+    };
+    let mut run = Run::default();
     let (lines, rest) = words.as_chunks::<LINE>();
-    for (i, line) in lines.iter().enumerate() {
-        // Nearly always there is nothing: one branch for all of them, and no loop where the image is made small.
-        let [a, b, c, d, e, f, g, h] = line;
-        let all = a.load() | b.load() | c.load() | d.load() | e.load() | f.load() | g.load() | h.load();
-        if all & mode.mark() != 0 {
-            found.line(i * LINE, line, at, dirty, &mut changed);
-        }
-    }
-    found.line(words.len() - rest.len(), rest, at, dirty, &mut changed);
-    found.run.end(|first, count| dirty(at.offset(first * PAGE_BYTES), count));
-}
-
-/// What [`pages`] has found so far.
-struct Found {
-    mode: Harvest,
-    run: Run,
-}
-
-impl Found {
-    /// Harvests `words`, a line or less, the first of which is entry `first` of those from `at`.
-    fn line<W: Word>(
-        &mut self,
-        first: usize,
-        words: &[W],
-        at: Ipa,
-        dirty: &mut impl FnMut(Ipa, u64),
-        changed: &mut impl FnMut(u64),
-    ) {
-        for (index, word) in (first as u64..).zip(words) {
-            let Some(clean) = leaf_dirty(word, word.load(), self.mode) else { continue };
-            self.run.extend(index, |first, count| dirty(at.offset(first * PAGE_BYTES), count));
-            if clean {
-                changed(index);
+    for i in set_bits(marked_lines(lines, mode.mark())) {
+        let (line, first) = (&lines[i], i * LINE);
+        for (skip, count) in runs(sought_words(line, mode)) {
+            if mode != Harvest::Clean {
+                run.extend(first as u64 + skip, count, &mut report);
+                continue;
+            }
+            for index in skip as usize..(skip + count) as usize {
+                if clean(&line[index]) {
+                    run.extend((first + index) as u64, 1, &mut report);
+                }
             }
         }
     }
+    for (index, word) in (words.len() - rest.len()..).zip(rest) {
+        if harvest_word(word, mode) {
+            run.extend(index as u64, 1, &mut report);
+        }
+    }
+    run.finish(report);
+}
+
+/// Which of `lines`, those of a table at the most, hold a word that has bit `mark` set: one bit a line.
+fn marked_lines<W: Word>(lines: &[[W; LINE]], mark: u32) -> u64 {
+    let mut marked = 0_u64;
+    for [a, b, c, d, e, f, g, h] in lines {
+        // Written out: no loop where the image is made small.
+        let all = a.load() | b.load() | c.load() | d.load() | e.load() | f.load() | g.load() | h.load();
+        marked = marked.rotate_right(1) | all & 1 << mark;
+    }
+    // The last line's bit is where the mark is in a word, that of each before it one lower: the first line's goes to bit 0.
+    marked.rotate_left(lines.len() as u32 + (u64::BITS - 1) - mark)
+}
+
+/// Which words of a line are those of leaves to be reported: one bit a word.
+fn sought_words<W: Word>(words: &[W; LINE], mode: Harvest) -> u64 {
+    let sought = mode.sought();
+    words.iter().rev().fold(0, |bits, word| bits << 1 | u64::from(word.load() & sought == sought))
+}
+
+/// Whether what is a leaf, or in the place of one, counts as dirty.
+fn harvest_word(word: &impl Word, mode: Harvest) -> bool {
+    word.load() & mode.sought() == mode.sought() && (mode != Harvest::Clean || clean(word))
+}
+
+/// Makes a leaf that was read as writable-dirty writable-clean. Whether it was dirty is what the atomic operation returns,
+/// not what was read before it.
+fn clean(word: &impl Word) -> bool {
+    word.fetch_and(!S2AP_WRITE) & S2AP_WRITE != 0
 }
 
 impl Harvest {
-    /// What a descriptor has set at least if it is to be reported.
-    const fn mark(self) -> u64 {
+    /// The bit that tells a descriptor that may have to be reported from one that need not.
+    const fn mark(self) -> u32 {
         match self {
-            Self::Keep | Self::Clean => S2AP_WRITE,
-            Self::Assume => descriptor::VALID,
+            Self::Keep | Self::Clean => S2AP_WRITE.trailing_zeros(),
+            Self::Assume => VALID.trailing_zeros(),
         }
+    }
+
+    /// What those leaves are that are to be reported.
+    const fn finds(self) -> What {
+        match self {
+            Self::Clean => What::Cleaned,
+            Self::Keep | Self::Assume => What::Dirty,
+        }
+    }
+
+    /// What a leaf has set, all of it, that is to be reported.
+    const fn sought(self) -> u64 {
+        VALID | LOGGED | 1 << self.mark()
     }
 }
 
@@ -161,38 +214,23 @@ impl Harvest {
 #[derive(Default)]
 struct Run {
     first: u64,
-    count: u64,
+    end: u64,
 }
 
 impl Run {
-    /// The page `index`, behind all before it, is dirty: a run that it does not belong to is reported.
-    fn extend(&mut self, index: u64, report: impl FnMut(u64, u64)) {
-        if self.first + self.count != index {
-            self.end(report);
-            self.first = index;
+    /// `count` pages from `first`, behind all before them, are dirty: a run that they don't belong to is reported.
+    fn extend(&mut self, first: u64, count: u64, report: impl FnMut(&Self)) {
+        if first != self.end {
+            self.finish(report);
+            self.first = first;
         }
-        self.count += 1;
+        self.end = first + count;
     }
 
     /// Reports what is left.
-    fn end(&mut self, mut report: impl FnMut(u64, u64)) {
-        if self.count > 0 {
-            report(self.first, self.count);
+    fn finish(&self, mut report: impl FnMut(&Self)) {
+        if self.first != self.end {
+            report(self);
         }
-        self.count = 0;
-    }
-}
-
-/// Whether a leaf that was just read as `seen` counts as dirty, and then whether it was cleaned.
-fn leaf_dirty(word: &impl Word, seen: u64, mode: Harvest) -> Option<bool> {
-    if seen & descriptor::VALID == 0 || !descriptor::is_logged(seen) {
-        return None;
-    }
-    match mode {
-        Harvest::Assume => Some(false),
-        Harvest::Keep => (seen & S2AP_WRITE != 0).then_some(false),
-        Harvest::Clean if seen & S2AP_WRITE == 0 => None,
-        // 'Was dirty' is what the atomic operation returned, not what was read before it.
-        Harvest::Clean => (word.fetch_and(!S2AP_WRITE) & S2AP_WRITE != 0).then_some(true),
     }
 }

@@ -28,6 +28,16 @@ impl Lines {
         }
     }
 
+    /// `words` adjacent words from `pa` were changed.
+    pub fn touch_all(&mut self, cpu: &impl Cpu, pa: Pa, words: u64) {
+        let end = pa.offset(words * 8);
+        let mut line = pa.align_down(LINE_BYTES);
+        while !self.coherent && line < end {
+            self.touch(cpu, line);
+            line = line.offset(LINE_BYTES);
+        }
+    }
+
     /// Cleans what is left.
     pub fn clean(&mut self, cpu: &impl Cpu) {
         if let Some(line) = self.line.take() {
@@ -56,6 +66,19 @@ mod tests {
     fn line_is_cleaned_once_however_many_of_its_words_were_changed() {
         assert_eq!(cleaned(false, &[0x1000, 0x1008, 0x1038, 0x1040, 0x2ff8]), [0x1000, 0x1040, 0x2fc0]);
         assert_eq!(cleaned(false, &[]), []);
+    }
+
+    #[test]
+    fn lines_of_adjacent_words_are_cleaned_once_each() {
+        let (cpu, mut lines) = (Fake::new(1), Lines::new(false));
+        take_trace();
+        for (pa, words) in [(0x1030, 1), (0x1038, 10), (0x10f8, 1), (0x2000, 0), (0x2f80, 16)] {
+            lines.touch_all(&cpu, Pa(pa), words);
+        }
+        lines.clean(&cpu);
+        let line = |event| if let Clean(pa, ..) = event { Some(pa.0) } else { None };
+        let cleaned: Vec<u64> = take_trace().into_iter().filter_map(line).collect();
+        assert_eq!(cleaned, [0x1000, 0x1040, 0x1080, 0x10c0, 0x2f80, 0x2fc0]);
     }
 
     #[test]

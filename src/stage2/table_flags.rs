@@ -16,11 +16,11 @@ use crate::addr::IpaRange;
 use crate::hw::{Memory, Word};
 use crate::stage2::Harvest;
 use crate::stage2::descriptor::{AF, AF_CLEARED, Entry};
-use crate::stage2::harvest::Changed;
+use crate::stage2::harvest::{Found, What};
 use crate::stage2::tree::{Slot, Tree};
 
 /// The level of the descriptors of level-3 tables.
-const ABOVE_PAGES: u8 = 2;
+pub(super) const ABOVE_PAGES: u8 = 2;
 
 impl Tree {
     /// From now on hardware keeps the access flags of table descriptors. Those there are may hold dirty leaves: `all` is
@@ -56,7 +56,7 @@ impl Tree {
         seen: u64,
         part: IpaRange,
         mode: Harvest,
-        changed: &mut impl FnMut(Changed),
+        found: &mut impl FnMut(Found),
     ) -> bool {
         if !self.table_flags || mode == Harvest::Assume {
             return false;
@@ -70,7 +70,7 @@ impl Tree {
                 let cleared = seen & !AF | AF_CLEARED;
                 if slot.word(memory).compare_exchange(seen, cleared).is_ok() {
                     let (ipa, pages) = (part.start(), part.pages());
-                    changed(Changed { pa: slot.pa, ipa, pages, is_table: true });
+                    found(Found { what: What::TableFlag, pa: slot.pa, words: 1, ipa, pages });
                 }
             }
             // Hardware may set the flag at any time.

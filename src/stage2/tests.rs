@@ -1,6 +1,7 @@
 //! The engine on fake memory: shapes, words, and the order of stores, barriers and invalidations.
 
 mod bad_input;
+mod harvest;
 mod nt;
 mod table_flags;
 

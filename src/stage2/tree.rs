@@ -105,6 +105,24 @@ impl Slot {
         IpaRange::new(self.base, entry_bytes(self.level)).ok()
     }
 
+    /// Walks from here on to the descriptor that translates `ipa`, which this one does too, no farther than to level
+    /// `deepest`: its place, and what it holds.
+    pub fn walk_to(mut self, memory: &impl Memory, ipa: Ipa, deepest: u8) -> (Self, u64) {
+        loop {
+            let word = self.word(memory).load();
+            match Entry::at(self.level, word) {
+                Entry::Table(table) if self.level < deepest => self = self.below(table, ipa),
+                _ => return (self, word),
+            }
+        }
+    }
+
+    /// The slot behind this one, whose first address is `end`, where that is in the same table.
+    pub const fn next(self, end: Ipa) -> Option<Self> {
+        let last = end.is_aligned(entry_bytes(self.level) * ENTRIES as u64);
+        if last { None } else { Some(Self { pa: self.pa.offset(8), level: self.level, base: end }) }
+    }
+
     /// The slot of `table`, the next level's table under this one, that translates `ipa`.
     pub const fn below(self, table: Pa, ipa: Ipa) -> Self {
         let level = self.level + 1;
@@ -186,14 +204,7 @@ impl Tree {
 
     /// [`Tree::walk`], no farther than to the descriptor at level `deepest`: its place, and what it holds.
     pub(crate) fn walk_to(&self, memory: &impl Memory, ipa: Ipa, deepest: u8) -> (Slot, u64) {
-        let mut slot = self.root_slot(ipa);
-        loop {
-            let word = slot.word(memory).load();
-            match Entry::at(slot.level, word) {
-                Entry::Table(table) if slot.level < deepest => slot = slot.below(table, ipa),
-                _ => return (slot, word),
-            }
-        }
+        self.root_slot(ipa).walk_to(memory, ipa, deepest)
     }
 
     /// What `ipa` translates to now: the leaf and the physical address; `None` where nothing is mapped.

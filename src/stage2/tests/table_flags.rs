@@ -4,6 +4,7 @@ use super::*;
 use crate::addr::PAGE_BYTES;
 use crate::fake::take_loads;
 use crate::stage2::descriptor::{AF, AF_CLEARED, S2AP_WRITE};
+use crate::stage2::harvest::What;
 
 /// A view of 1 GiB split into clean pages, whose walker keeps the access flags of tables or does not.
 fn split_gigabyte<'d>(fake: &Fake, tlb: &'d FakeTlb, flags: bool) -> View<DmaWalker<'d, FakeTlb>> {
@@ -39,7 +40,7 @@ fn reads(fake: &Fake, tree: &Tree, range: IpaRange, mode: Harvest) -> (Vec<u64>,
 }
 
 #[test]
-fn harvest_reads_two_descriptors_for_each_table_that_was_not_touched() {
+fn harvest_reads_one_descriptor_for_each_table_that_was_not_touched() {
     let counts = [false, true].map(|flags| {
         let (fake, tlb) = (Fake::new(520), FakeTlb::default());
         let view = split_gigabyte(&fake, &tlb, flags);
@@ -55,10 +56,11 @@ fn harvest_reads_two_descriptors_for_each_table_that_was_not_touched() {
         assert_eq!(none, []);
         [untouched, touched, next, harvest().1]
     });
-    // Without flags 512 tables of 512 entries, each table found by two descriptors; with them the tables that a walk has
-    // gone through, in this harvest and the next. The eight descriptors beside a dirty one are read again.
-    assert_eq!(counts[0], [512 * 514, 512 * 514 + 5 * 8, 512 * 514, 512 * 514]);
-    assert_eq!(counts[1], [1024, 1024 + 5 * (512 + 8), 1024 + 5 * 512, 1024]);
+    // Without flags 512 tables of 512 entries, each table found by the descriptor beside the last one's, the first of them by
+    // two; with them the tables that a walk has gone through, in this harvest and the next. The eight descriptors beside a
+    // dirty one are read again.
+    assert_eq!(counts[0], [513 + 512 * 512, 513 + 512 * 512 + 5 * 8, 513 + 512 * 512, 513 + 512 * 512]);
+    assert_eq!(counts[1], [513, 513 + 5 * (512 + 8), 513 + 5 * 512, 513]);
 }
 
 #[test]
@@ -108,11 +110,12 @@ fn flag_that_was_cleared_owes_an_invalidation_though_nothing_was_dirty() {
     let (fake, tlb) = (Fake::new(520), FakeTlb::default());
     let tree = split_gigabyte(&fake, &tlb, true).tree;
     touch(&fake, &tree, RAM.0 + 4 * M, false);
-    let mut changed = vec![];
-    tree.harvest_words(&fake, range(RAM.0, G), Harvest::Clean, |_, _| {}, |c| changed.push(c));
-    let [one] = changed[..] else { panic!("{changed:?}") };
+    let mut found = vec![];
+    tree.harvest_words(&fake, range(RAM.0, G), Harvest::Clean, |one| found.push(one));
+    let [one] = found[..] else { panic!("{found:?}") };
     let at = table_pa(&fake, &tree, RAM.0 + 4 * M);
-    assert_eq!((one.pa, one.ipa, one.pages, one.is_table), (at, Ipa(RAM.0 + 4 * M), 512, true));
+    assert_eq!((one.what, one.pa, one.words), (What::TableFlag, at, 1));
+    assert_eq!((one.ipa, one.pages), (Ipa(RAM.0 + 4 * M), 512));
 }
 
 #[test]

@@ -17,11 +17,11 @@ const HOLDS: u32 = 2;
 
 impl Guest<'_> {
     pub(super) fn start(&mut self) -> Outcome {
+        let part = self.dice.part(self.all());
         let granule = self.granule();
         // In a small range there is no region to be split or merged.
         let adaptive = matches!(granule, Granule::Adaptive(_));
-        let whole = adaptive && self.dice.chance(600);
-        let range = if whole { self.all() } else { self.dice.part(self.all()) };
+        let range = if adaptive && self.dice.chance(600) { self.all() } else { part };
         let request = Request { granule, ..Request::from(range) };
         self.exhaust();
         let (before, quarantined) = (self.snapshot(), self.quarantined);
@@ -95,7 +95,7 @@ impl Guest<'_> {
 
     /// The granule of the next log.
     fn granule(&mut self) -> Granule {
-        if self.dice.chance(self.mix.adaptive) {
+        if self.mix.adaptive > 0 && self.dice.chance(self.mix.adaptive) {
             let cold_passes = if self.dice.chance(640) { 1 } else { self.dice.below(4) as u8 };
             let reserve = self.dice.below(4) as u16;
             let splits = if self.dice.chance(128) { self.dice.below(3) as u16 } else { 64 };
