@@ -143,9 +143,9 @@ fn pages<W: Word>(words: &[W], first: Slot, mode: Harvest, mut found: impl FnMut
                 run.extend(first as u64 + skip, count, &mut report);
                 continue;
             }
-            for index in skip as usize..(skip + count) as usize {
-                if clean(&line[index]) {
-                    run.extend((first + index) as u64, 1, &mut report);
+            for index in skip..skip + count {
+                if clean(&line[index as usize]) {
+                    run.extend(first as u64 + index, 1, &mut report);
                 }
             }
         }

@@ -34,9 +34,13 @@ fn run_as(parameters: Parameters, fault: Fault, tier: DmaTier, adaptive: bool) -
     cycle(&machine, &platform, &smmu, &tlb, plan, phase).map(|_| ())
 }
 
-/// The seeds that catch `fault`, each with the account.
-fn catchers(fault: Fault, change: impl Fn(&mut Parameters)) -> impl Iterator<Item = (u64, String)> {
-    (0..SEEDS).filter_map(move |seed| {
+/// The seeds below `seeds` that catch `fault`, each with the account.
+fn catchers(
+    seeds: u64,
+    fault: Fault,
+    change: impl Fn(&mut Parameters),
+) -> impl Iterator<Item = (u64, String)> {
+    (0..seeds).filter_map(move |seed| {
         let mut parameters = Parameters::new(seed);
         change(&mut parameters);
         let account = run(parameters, fault, DmaTier::Hardware).err()?;
@@ -48,7 +52,7 @@ fn catchers(fault: Fault, change: impl Fn(&mut Parameters)) -> impl Iterator<Ite
 
 /// The first seed that catches `fault`, and the account.
 fn caught(fault: Fault, change: impl Fn(&mut Parameters)) -> (u64, String) {
-    let first = catchers(fault, change).next();
+    let first = catchers(SEEDS, fault, change).next();
     first.unwrap_or_else(|| panic!("{fault:?} is not caught within {SEEDS} seeds"))
 }
 
@@ -206,12 +210,13 @@ fn sizes_that_change_below_bbml_2_as_at_bbml_2_conflict() {
 #[test]
 fn start_that_invalidates_nothing_loses_and_with_nt_alone_conflicts() {
     let caught = |bbml, word| {
-        let mut found = catchers(Fault::NoInvalidationAtStart, |p| p.smmu.bbml = bbml);
+        // With nT it is chance which of the two comes first: the conflict, but for one or two seeds in a hundred.
+        let seeds = if bbml == 1 { 8 * SEEDS } else { SEEDS };
+        let mut found = catchers(seeds, Fault::NoInvalidationAtStart, |p| p.smmu.bbml = bbml);
         found.any(|(_, account)| account.contains(word))
     };
     for bbml in 0..3 {
         assert!(caught(bbml, "lost"), "BBML {bbml}");
-        // With nT it is chance which of the two comes first.
         assert_eq!(caught(bbml, "SmmuTlbConflict"), bbml == 1, "BBML {bbml}");
     }
 }
