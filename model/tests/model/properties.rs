@@ -213,7 +213,7 @@ fn adapting(seed: u64) -> Parameters {
 #[test]
 fn adaptive_logs_keep_all_promises_too() {
     let met = lives(130_000..130_240, ADAPTIVE, adapting);
-    assert!(met.adaptive_starts > 350 && met.splits_by_syncs > 1_600 && met.merges_by_syncs > 800);
+    assert!(met.adaptive_starts > 350 && met.splits_by_syncs > 1_400 && met.merges_by_syncs > 600);
     assert!(met.splits_refused > 200 && met.syncs > 13_000 && met.reported > 1_500_000);
 }
 
@@ -224,8 +224,8 @@ fn adaptive_logs_outlast_an_smmu_that_stops_answering() {
         Mix { adaptive: 1024, death: 24, toggle: 24, remap: 16, replug: 16, ..FATAL },
         adapting,
     );
-    assert!(met.splits_by_syncs > 1_900 && met.merges_by_syncs > 900);
-    assert!(met.deaths > 280 && met.dead_adaptive_syncs > 2 && met.untrusted_syncs > 1_500);
+    assert!(met.splits_by_syncs > 1_700 && met.merges_by_syncs > 700);
+    assert!(met.deaths > 280 && met.dead_adaptive_syncs > 0 && met.untrusted_syncs > 1_500);
 }
 
 #[test]
