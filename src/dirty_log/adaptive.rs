@@ -9,8 +9,8 @@
 
 use strandline_abi::{DmaTier, Flags, LogSource};
 
-use super::sync::{self, Views};
-use super::{Cleared, Delivery, DirtyLog, Ledger, LogError, Phase, Statistics, Synced};
+use super::sync::{self, Reading};
+use super::{Cleared, Delivery, DirtyLog, Ledger, LogError, On, Phase, Statistics, Synced};
 use crate::addr::{IpaRange, PageSize};
 use crate::address_space::{AddressSpace, DmaView};
 use crate::frames::{FrameReserve, Frames};
@@ -194,11 +194,11 @@ impl DirtyLog {
         space: &mut AddressSpace<'_, D>,
         part: IpaRange,
         flags: Flags,
-        deliver: impl FnMut(u64, u64) -> R,
+        mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Synced, LogError> {
-        let mode = if flags.has(Flags::CLEAR) { Harvest::Clean } else { Harvest::Keep };
-        let views = self.adapt(platform, space, part, flags, mode, &|_, visit| visit(part))?;
-        self.sync_of(platform, space, part, flags, views, deliver)
+        let mut deliver = |word, bits| deliver(word, bits).succeeded();
+        let reported = self.read_adapting(platform, space, Reading::sync(part, flags), &mut deliver)?;
+        Ok(Synced { reported })
     }
 
     /// [`DirtyLog::clear`] that changes sizes on the way, as [`DirtyLog::sync_adapting`] does.
@@ -212,36 +212,33 @@ impl DirtyLog {
         part: IpaRange,
         flags: Flags,
         wanted: impl Fn(u64) -> u64,
-        deliver: impl FnMut(u64, u64) -> R,
+        mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Cleared, LogError> {
-        let named: &Ranges<'_> = &|ledger, visit| sync::named(ledger, part, &wanted).for_each(visit);
-        let views = self.adapt(platform, space, part, flags, Harvest::Clean, named)?;
-        self.clear_of(platform, space, part, flags, views, wanted, deliver)
+        let mut deliver = |word, bits| deliver(word, bits).succeeded();
+        let reading = Reading::clear(part, flags, &wanted);
+        let discarded = self.read_adapting(platform, space, reading, &mut deliver)?;
+        Ok(Cleared { discarded })
     }
 
-    /// Harvests what `ranges` names of the views that change sizes, and changes them; which views are still to be harvested.
-    fn adapt<P: Platform, D: DmaTlb>(
+    /// Harvests the views that change sizes, and changes them; then does what is left of `reading`.
+    fn read_adapting<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
         space: &mut AddressSpace<'_, D>,
-        part: IpaRange,
-        flags: Flags,
-        mode: Harvest,
-        ranges: &Ranges<'_>,
-    ) -> Result<Views, LogError> {
-        self.ledger(space, part)?;
-        let Phase::On(on) = &mut self.phase else { return Ok(Views::All) };
-        let Some(adaptive) = &mut on.adaptive else { return Ok(Views::All) };
-        adaptive.refill(platform);
-        match adapt_views(platform, space, adaptive, flags, mode, ranges, &mut self.statistics) {
-            Ok(()) => Ok(Views::Fixed),
-            Err(_) => Err(self.distrust()),
+        mut reading: Reading<'_>,
+        deliver: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<u64, LogError> {
+        self.ledger(space, reading.part)?;
+        if let Phase::On(On { adaptive: Some(adaptive), .. }) = &mut self.phase {
+            adaptive.refill(platform);
+            if adapt_views(platform, space, adaptive, &reading, &mut self.statistics).is_err() {
+                return Err(self.distrust());
+            }
+            reading.adapted = true;
         }
+        self.read(platform, space, &reading, deliver)
     }
 }
-
-/// Shows the ranges that a sync or clear asks for to somebody.
-type Ranges<'r> = dyn Fn(&Ledger, &mut dyn FnMut(IpaRange)) + 'r;
 
 /// A pass over each view that changes sizes, in the order that loses nothing: updates made visible, walk, invalidation of
 /// what was changed, and a second look at what was unlinked.
@@ -249,18 +246,17 @@ fn adapt_views<P: Platform, D: DmaTlb>(
     platform: &P,
     space: &mut AddressSpace<'_, D>,
     adaptive: &mut Adaptive,
-    flags: Flags,
-    mode: Harvest,
-    ranges: &Ranges<'_>,
+    reading: &Reading<'_>,
     statistics: &mut Statistics,
 ) -> Result<(), ViewError> {
+    let (flags, mode) = (reading.flags, reading.mode());
     if flags.names(LogSource::Dma) {
         sync::collect_dma_updates(platform, space, DmaView::adapts)?;
     }
     let whole = space.one_region();
     let AddressSpace { cpu, dma, ledger, quarantined, .. } = space;
     let Some(ledger) = ledger.as_ref() else { return Ok(()) };
-    let ask = |source| Ask { ledger, source, ranges, whole: &whole };
+    let ask = |source| Ask { ledger, source, reading, whole: &whole };
     if flags.names(LogSource::Cpu) && cpu.walker.adapts() {
         cpu.walker.collect_updates(platform)?;
         let pass = adaptive.pass(mode);
@@ -277,7 +273,7 @@ fn adapt_views<P: Platform, D: DmaTlb>(
 struct Ask<'a> {
     ledger: &'a Ledger,
     source: LogSource,
-    ranges: &'a Ranges<'a>,
+    reading: &'a Reading<'a>,
     /// Whether a range is one mapping.
     whole: &'a dyn Fn(IpaRange) -> bool,
 }
@@ -292,7 +288,7 @@ fn adapt_view<P: Platform, W: Walker<P>>(
 ) -> Result<Adapted, ViewError> {
     let mut dirty = |at, pages| ask.ledger.record_pages(platform, ask.source, at, pages);
     let mut result = Ok(());
-    (ask.ranges)(ask.ledger, &mut |range| {
+    ask.reading.ranges(ask.ledger, &mut |range| {
         if result.is_ok() {
             result = view.adapt(platform, range, &mut pass, ask.whole, &mut dirty);
         }

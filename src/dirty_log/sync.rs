@@ -80,38 +80,10 @@ impl DirtyLog {
         space: &AddressSpace<'_, D>,
         part: IpaRange,
         flags: Flags,
-        deliver: impl FnMut(u64, u64) -> R,
-    ) -> Result<Synced, LogError> {
-        self.sync_of(platform, space, part, flags, Views::All, deliver)
-    }
-
-    /// [`DirtyLog::sync`] that harvests `views`: the others have been.
-    pub(super) fn sync_of<P: Platform, D: DmaTlb, R: Delivery>(
-        &mut self,
-        platform: &P,
-        space: &AddressSpace<'_, D>,
-        part: IpaRange,
-        flags: Flags,
-        views: Views,
         mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Synced, LogError> {
-        let ledger = self.ledger(space, part)?;
-        let clear = flags.has(Flags::CLEAR);
-        if collect(platform, space, ledger, flags, clear, views, [part].into_iter()).is_err() {
-            return Err(self.distrust());
-        }
-        let mut reported = 0;
-        for (word, first, mask) in words(ledger, part) {
-            window(platform, word);
-            let taken = Taken::new(platform, ledger, flags, first, mask, clear);
-            if !deliver(word, taken.bits()).succeeded() {
-                taken.put_back(platform, ledger);
-                self.statistics.pages_reported += reported;
-                return Err(LogError::NotDelivered(word));
-            }
-            reported += u64::from(taken.bits().count_ones());
-        }
-        self.statistics.pages_reported += reported;
+        let mut deliver = |word, bits| deliver(word, bits).succeeded();
+        let reported = self.read(platform, space, &Reading::sync(part, flags), &mut deliver)?;
         Ok(Synced { reported })
     }
 
@@ -127,98 +99,131 @@ impl DirtyLog {
         part: IpaRange,
         flags: Flags,
         wanted: impl Fn(u64) -> u64,
-        deliver: impl FnMut(u64, u64) -> R,
+        mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Cleared, LogError> {
-        self.clear_of(platform, space, part, flags, Views::All, wanted, deliver)
+        let mut deliver = |word, bits| deliver(word, bits).succeeded();
+        let discarded = self.read(platform, space, &Reading::clear(part, flags, &wanted), &mut deliver)?;
+        Ok(Cleared { discarded })
     }
 
-    /// [`DirtyLog::clear`] that harvests `views`: the others have been.
-    #[expect(clippy::too_many_arguments, reason = "those of a clear, and which views")]
-    pub(super) fn clear_of<P: Platform, D: DmaTlb, R: Delivery>(
+    /// What sync and clear have in common: how many pages were given to `deliver`, which says whether each word arrived.
+    pub(super) fn read<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
         space: &AddressSpace<'_, D>,
-        part: IpaRange,
-        flags: Flags,
-        views: Views,
-        wanted: impl Fn(u64) -> u64,
-        mut deliver: impl FnMut(u64, u64) -> R,
-    ) -> Result<Cleared, LogError> {
-        let ledger = self.ledger(space, part)?;
-        let runs = named(ledger, part, &wanted);
-        if collect(platform, space, ledger, flags, true, views, runs).is_err() {
+        reading: &Reading<'_>,
+        deliver: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<u64, LogError> {
+        let ledger = self.ledger(space, reading.part)?;
+        if collect(platform, space, ledger, reading).is_err() {
             return Err(self.distrust());
         }
-        let mut discarded = 0;
-        for (word, first, mask) in words(ledger, part) {
+        let (mut told, mut lost) = (0, None);
+        for (word, first, mask) in words(ledger, reading.part) {
             window(platform, word);
-            let taken = Taken::new(platform, ledger, flags, first, wanted(word) & mask, true);
-            if !deliver(word, taken.bits()).succeeded() {
+            let taken = Taken::new(platform, ledger, reading, first, reading.wanted(word) & mask);
+            if !deliver(word, taken.bits()) {
                 taken.put_back(platform, ledger);
-                return Err(LogError::NotDelivered(word));
+                lost = Some(word);
+                break;
             }
-            discarded += u64::from(taken.bits().count_ones());
+            told += u64::from(taken.bits().count_ones());
         }
-        Ok(Cleared { discarded })
+        if reading.wanted.is_none() {
+            self.statistics.pages_reported += told;
+        }
+        lost.map_or(Ok(told), |word| Err(LogError::NotDelivered(word)))
     }
 }
 
-/// Which views a sync or clear harvests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Views {
-    /// All of those that it is asked for.
-    All,
-    /// Of these, those that an adaptive log leaves as its start has made them.
-    Fixed,
+/// A step of a sync, or of a clear.
+pub(super) struct Reading<'a> {
+    /// What is asked for.
+    pub part: IpaRange,
+    /// Of which sources.
+    pub flags: Flags,
+    /// What is told leaves the log.
+    clean: bool,
+    /// Of these pages alone, by a word's index; of all where nobody says.
+    wanted: Option<&'a dyn Fn(u64) -> u64>,
+    /// The views that adapt have been harvested.
+    pub adapted: bool,
 }
 
-impl Views {
-    /// Whether a view is among them that `adapts`, or does not.
-    const fn have(self, adapts: bool) -> bool {
-        matches!(self, Self::All) || !adapts
+impl<'a> Reading<'a> {
+    pub const fn sync(part: IpaRange, flags: Flags) -> Self {
+        Self { part, flags, clean: flags.has(Flags::CLEAR), wanted: None, adapted: false }
+    }
+
+    pub const fn clear(part: IpaRange, flags: Flags, wanted: &'a dyn Fn(u64) -> u64) -> Self {
+        Self { part, flags, clean: true, wanted: Some(wanted), adapted: false }
+    }
+
+    /// What is done to what is found dirty.
+    pub const fn mode(&self) -> Harvest {
+        if self.clean { Harvest::Clean } else { Harvest::Keep }
+    }
+
+    fn wanted(&self, word: u64) -> u64 {
+        self.wanted.map_or(u64::MAX, |wanted| wanted(word))
+    }
+
+    /// Whether a view is still to be harvested that `adapts`, or does not.
+    const fn has(&self, adapts: bool) -> bool {
+        !(self.adapted && adapts)
+    }
+
+    /// Shows each range that is asked for.
+    pub fn ranges(&self, ledger: &Ledger, visit: &mut dyn FnMut(IpaRange)) {
+        if self.wanted.is_none() {
+            return visit(self.part);
+        }
+        for (word, _, mask) in words(ledger, self.part) {
+            let base = self.part.start().offset(word * 64 * PAGE_BYTES);
+            page_runs(base, self.wanted(word) & mask).for_each(&mut *visit);
+        }
     }
 }
 
-/// Brings what `views` know of `ranges` into EL2's bitmaps, and with `clean` cleans them, in the order that
+/// Brings what the views know of what is asked for into EL2's bitmaps, and cleans them where that is asked, in the order that
 /// loses nothing: updates made visible, walk, invalidation of what was cleaned.
 fn collect<P: Platform, D: DmaTlb>(
     platform: &P,
     space: &AddressSpace<'_, D>,
     ledger: &Ledger,
-    flags: Flags,
-    clean: bool,
-    views: Views,
-    ranges: impl Iterator<Item = IpaRange> + Clone,
+    reading: &Reading<'_>,
 ) -> Result<(), ViewError> {
-    // Interrupts are heard between pieces.
-    let heard = |(i, _): &(usize, IpaRange)| {
-        if *i > 0 {
-            platform.relax()
-        }
+    let (flags, mode) = (reading.flags, reading.mode());
+    let harvest = |tree: &Tree, mut round: Round<'_>| {
+        reading.ranges(ledger, &mut |range| {
+            for piece in pieces(range) {
+                round.harvest(platform, tree, piece);
+                // Interrupts are heard between pieces.
+                platform.relax();
+            }
+        });
+        round.owed(platform)
     };
-    let pieces = ranges.clone().flat_map(pieces).enumerate().inspect(heard).map(|(_, piece)| piece);
-    let mode = if clean { Harvest::Clean } else { Harvest::Keep };
-    if flags.names(LogSource::Cpu) && views.have(space.cpu.walker.adapts()) {
+    if flags.names(LogSource::Cpu) && reading.has(space.cpu.walker.adapts()) {
         space.cpu.walker.collect_updates(platform)?;
-        let mut round = Round::new(ledger, LogSource::Cpu, mode, true);
-        pieces.clone().for_each(|piece| round.harvest(platform, &space.cpu.tree, piece));
-        if round.owed(platform).is_some() && !sabotage::NO_INVALIDATION {
+        let owed = harvest(&space.cpu.tree, Round::new(ledger, LogSource::Cpu, mode, true));
+        if owed.is_some() && !sabotage::NO_INVALIDATION {
             space.cpu.walker.invalidate(platform, &space.cpu.tree)?;
         }
     }
     if flags.names(LogSource::Dma) {
         if !sabotage::NO_SYNC_BEFORE_WALK {
-            collect_dma_updates(platform, space, |view| views.have(view.adapts()))?;
+            collect_dma_updates(platform, space, |view| reading.has(view.adapts()))?;
         }
         if space.has_digest_views() {
-            ranges.for_each(|range| digest::compare(platform, space, ledger, range, clean));
+            let clean = mode == Harvest::Clean;
+            reading.ranges(ledger, &mut |range| digest::compare(platform, space, ledger, range, clean));
         }
-        let read = |dma: &&DmaView<'_, D>| dma.tier != DmaTier::Digest && views.have(dma.adapts());
+        let read = |dma: &&DmaView<'_, D>| dma.tier != DmaTier::Digest && reading.has(dma.adapts());
         for dma in space.dma_views().filter(read) {
             let mode = if dma.shows_writes() { mode } else { Harvest::Assume };
-            let mut round = Round::new(ledger, LogSource::Dma, mode, dma.view.walker.coherent);
-            pieces.clone().for_each(|piece| round.harvest(platform, &dma.view.tree, piece));
-            if let Some(owed) = round.owed(platform)
+            let round = Round::new(ledger, LogSource::Dma, mode, dma.view.walker.coherent);
+            if let Some(owed) = harvest(&dma.view.tree, round)
                 && let Some(range) = owed.range()
                 && !sabotage::NO_DMA_INVALIDATION
             {
@@ -332,8 +337,9 @@ struct Taken {
 }
 
 impl Taken {
-    /// Reads, or with `remove` takes, those of the 64 pages from `first` that `mask` names.
-    fn new(memory: &impl Memory, ledger: &Ledger, flags: Flags, first: u64, mask: u64, remove: bool) -> Self {
+    /// Reads, or where they are to leave the log takes, those of the 64 pages from `first` that `mask` names.
+    fn new(memory: &impl Memory, ledger: &Ledger, reading: &Reading<'_>, first: u64, mask: u64) -> Self {
+        let (flags, remove) = (reading.flags, reading.clean);
         let bits = SOURCES.map(|source| match (flags.names(source), remove) {
             (false, _) => 0,
             (true, true) => ledger.of(source).take(memory, first, mask),
@@ -362,18 +368,6 @@ fn words(ledger: &Ledger, part: IpaRange) -> impl Iterator<Item = (u64, u64, u64
     (0..pages.div_ceil(64)).map(move |word| {
         let left = pages - word * 64;
         (word, first + word * 64, ones(left.min(64)))
-    })
-}
-
-/// The pages of `part` that `wanted` (of a word's index) names, in runs.
-pub(super) fn named<F: Fn(u64) -> u64 + Clone>(
-    ledger: &Ledger,
-    part: IpaRange,
-    wanted: F,
-) -> impl Iterator<Item = IpaRange> + Clone + use<F> {
-    words(ledger, part).flat_map(move |(word, _, mask)| {
-        let base = part.start().offset(word * 64 * PAGE_BYTES);
-        page_runs(base, wanted(word) & mask)
     })
 }
 
