@@ -46,6 +46,8 @@ mod midr;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod mmio;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod ns16550;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod psci;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod ram;

@@ -4,8 +4,11 @@
 //! fixed capacity, and too many of something is an error that says so. A tree is input: nothing in it makes EL2
 //! panic.
 
+mod console;
 mod devices;
 mod error;
+mod fdt;
+mod firmware;
 mod memory;
 mod modules;
 mod pcie;
@@ -18,8 +21,10 @@ use arrayvec::ArrayVec;
 
 use crate::handover::Handover;
 
-pub use devices::{Conduit, Gic, Interrupt, SmmuNode, Trigger, Uart};
+pub use console::{Uart, UartKind};
+pub use devices::{Gic, Interrupt, SmmuNode, Trigger};
 pub use error::TreeError;
+pub use firmware::{Conduit, Overrides};
 pub use memory::{MAX_RAM, Reserved};
 pub use modules::{Module, ModuleKind};
 pub use pcie::{PcieHost, Window, WindowKind};
@@ -37,8 +42,10 @@ pub struct Machine {
     pub free: ArrayVec<Region, { memory::MAX_FREE }>,
     /// The console.
     pub uart: Uart,
-    /// How PSCI is called.
-    pub psci: Conduit,
+    /// How PSCI is called, where the tree names it.
+    pub psci: Option<Conduit>,
+    /// What the board says beside.
+    pub overrides: Overrides,
     /// The interrupt controller.
     pub gic: Gic,
     /// The interrupt of EL2's physical timer.
@@ -64,7 +71,12 @@ impl Machine {
     ///
     /// # Errors
     /// Something is missing, wrong or not supported.
-    pub fn read_basics(tree: Tree, uart: Uart, psci: Conduit) -> Result<Self, TreeError> {
+    pub fn read_basics(
+        tree: Tree,
+        uart: Uart,
+        psci: Option<Conduit>,
+        overrides: Overrides,
+    ) -> Result<Self, TreeError> {
         let gic = Gic::read(tree)?;
         Ok(Self {
             ram: ArrayVec::new(),
@@ -72,6 +84,7 @@ impl Machine {
             free: ArrayVec::new(),
             uart,
             psci,
+            overrides,
             timer: gic.read_el2_timer(tree)?,
             gic,
             smmus: ArrayVec::new(),
