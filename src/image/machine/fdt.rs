@@ -146,7 +146,10 @@ impl Fdt {
             token::BEGIN_NODE => {
                 let name = text(self.structure.get(*at..)?)?;
                 *at = (*at + name.len() + 1).next_multiple_of(4);
-                Some(Token::Begin(Node { name: core::str::from_utf8(name).ok()?, at: *at }))
+                // Names are told in lines of the console.
+                let name =
+                    core::str::from_utf8(name).ok().filter(|n| n.bytes().all(|b| b.is_ascii_graphic()))?;
+                Some(Token::Begin(Node { name, at: *at }))
             }
             token::END_NODE => Some(Token::End),
             token::PROPERTY => {

@@ -31,6 +31,9 @@ pub use pcie::{PcieHost, Window, WindowKind};
 pub use region::Region;
 pub use tree::Tree;
 
+/// The most bytes used of the seed that firmware leaves.
+pub const SEED_BYTES: usize = 32;
+
 /// Everything EL2 knows of the machine it runs on.
 #[derive(Debug)]
 pub struct Machine {
@@ -57,7 +60,7 @@ pub struct Machine {
     /// How many CPUs the tree names.
     pub cpus: usize,
     /// The seed for random numbers that firmware has left (`/chosen/rng-seed`), as much of it as is used.
-    pub seed: ArrayVec<u8, { crate::entropy::SEED_BYTES }>,
+    pub seed: ArrayVec<u8, SEED_BYTES>,
     /// What the boot loader has left for the VMs, sorted by address.
     pub modules: ArrayVec<Module, { modules::MAX_MODULES }>,
     /// Caches may hold dirty lines of RAM: UEFI firmware works with its caches on, and does not clean them at its end.

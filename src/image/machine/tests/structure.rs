@@ -63,6 +63,7 @@ fn broken_structures_are_told_by_their_place() {
         (&[BEGIN, 0, END_NODE, BEGIN, 0, END_NODE, END], "broken at byte 80: no end behind the root"),
         (&[BEGIN, 0, 7, END_NODE, END], "broken at byte 80: neither node nor property"),
         (&[BEGIN, 0x6162_6364], "broken at byte 72: neither node nor property"),
+        (&[BEGIN, 0x610a_0000, END_NODE, END], "broken at byte 72: neither node nor property"),
         (&[BEGIN, 0xff00_0000, END_NODE, END], "broken at byte 72: neither node nor property"),
         (&[BEGIN, 0, PROPERTY, 13, 0, 0, END_NODE, END], "broken at byte 80: neither node nor property"),
         (&[BEGIN, 0, PROPERTY, u32::MAX, 0, END_NODE, END], "broken at byte 80: neither node nor property"),

@@ -1,0 +1,105 @@
+//! Every board that can be emulated, as a person boots it, and machines that are not quite QEMU's `virt`.
+
+use std::fs;
+
+use qemu_tests::{Boot, Outcome, root, run_board};
+
+/// The boards whose `boot.conf` says how they are emulated.
+fn emulated() -> Vec<String> {
+    let folders = fs::read_dir(root().join("boards")).expect("it is there").flatten();
+    let is_emulated = |folder: &fs::DirEntry| {
+        let conf = fs::read_to_string(folder.path().join("boot.conf"));
+        conf.is_ok_and(|conf| conf.lines().any(|line| line.starts_with("emulator=")))
+    };
+    folders.filter(is_emulated).map(|folder| folder.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn demo_passes(outcome: Outcome) {
+    let outcome = outcome.success();
+    assert!(outcome.says("vm0| probe: all "), "{}", outcome.show());
+    assert!(!outcome.says("FAILED"), "{}", outcome.show());
+}
+
+#[test]
+fn every_board_that_can_be_emulated_boots_to_the_end_of_the_demo() {
+    let boards = emulated();
+    assert!(boards.contains(&"qemu-virt".to_string()), "{boards:?}");
+    for board in boards {
+        let outcome = run_board(&board, &[]);
+        assert!(outcome.says(": device "), "{board} has a device for the demo{}", outcome.show());
+        demo_passes(outcome);
+    }
+}
+
+#[test]
+fn every_board_that_can_be_emulated_ends_with_a_status_where_it_fails() {
+    for board in emulated() {
+        let _ = run_board(&board, &["--config", "device=00:1e.0"]).failure("no device at 00:1e.0");
+    }
+}
+
+#[test]
+fn machine_without_an_its_boots_to_the_end_of_the_demo() {
+    // The demo's device can't do without one.
+    let boot = Boot::probe().flag("--no-device").option("--cmdline", "nodma").qemu(&["-machine", "its=off"]);
+    demo_passes(boot.run());
+}
+
+#[test]
+fn machine_with_half_a_gibibyte_boots_to_the_end_of_the_demo() {
+    demo_passes(Boot::probe().option("--memory", "192M").qemu(&["-m", "512M"]).run());
+}
+
+/// On this core, with so much memory, of which the host reserves nothing ahead.
+fn with_memory(cpu: &str, size: &str) -> Boot {
+    let backend = format!("memory-backend-ram,id=ram,size={size},reserve=off");
+    let ram = ["-machine", "memory-backend=ram", "-object", &backend, "-m", size];
+    Boot::probe().option("--cpu", cpu).option("--memory", "256M").qemu(&ram)
+}
+
+#[test]
+fn machine_with_sixteen_gibibytes_boots_to_the_end_of_the_demo() {
+    // FEAT_BBM 0, and 2.
+    for cpu in ["cortex-a76", "max"] {
+        let outcome = with_memory(cpu, "16G").run();
+        assert!(outcome.says("RAM: 16384 MiB"), "{}", outcome.show());
+        demo_passes(outcome);
+    }
+}
+
+#[test]
+fn machine_with_sixty_four_gibibytes_boots_to_the_end_of_the_demo() {
+    for cpu in ["cortex-a76", "neoverse-n2"] {
+        let outcome = with_memory(cpu, "64G").run();
+        assert!(outcome.says("RAM: 65536 MiB"), "{}", outcome.show());
+        demo_passes(outcome);
+    }
+}
+
+#[test]
+fn what_a_board_overrides_is_lowered_and_told() {
+    let words = b"smmu-bbml=0 smmu-range=no smmu-coherent=no cpu-dirty=no\0";
+    let outcome = with_overrides(words).success();
+    for line in [
+        "strandline: the board overrides: smmu-bbml=0 smmu-range=no smmu-coherent=no cpu-dirty=no",
+        "not coherent, hardware update none, break-before-make level 0",
+        "no hardware dirty state (access flag only)",
+        "known by write-protect faults",
+    ] {
+        assert!(outcome.says(line), "no line says '{line}'{}", outcome.show());
+    }
+}
+
+#[test]
+fn override_that_would_raise_an_ability_is_refused() {
+    let _ = with_overrides(b"smmu-httu=dirty\0").failure("SMMU at 0x9050000");
+    let _ =
+        with_overrides(b"smmu-bbml=7\0").failure("chosen: strandline,overrides: has a word that is none of");
+}
+
+/// A boot whose guest succeeds at once, with words of a board.
+fn with_overrides(words: &[u8]) -> Outcome {
+    let good = || Boot::case("smc", "");
+    let tree = qemu_tests::tree::Tree::of(good()).with("/chosen", "strandline,overrides", words).file();
+    good().qemu(&["-dtb", &tree.name()]).run()
+}
