@@ -35,7 +35,7 @@ fn every_boards_tree_describes_a_machine() {
         println!("{}:\n  {}", source.display(), lines.join("\n  "));
         trees += 1;
     }
-    assert!(trees >= 2, "{trees}");
+    assert!(trees >= 3, "{trees}");
 }
 
 #[test]
@@ -52,6 +52,21 @@ fn qemu_virt_is_what_the_emulator_says_of_it() {
         "2 CPUs, 1 modules",
     ];
     assert_eq!(described(&tree).unwrap(), expected);
+}
+
+#[test]
+fn qemu_sbsa_has_its_ram_beyond_a_tebibyte_and_no_psci() {
+    let expected = [
+        "RAM 0x10000000000..0x10040000000",
+        "PL011 at 0x60000000, 115200 baud",
+        "PSCI None, overrides 'end=semihosting'",
+        "GIC at 0x40060000, timer 26",
+        "redistributors 0x40080000..0x44080000",
+        "SMMU at 0x60050000, coherent, INTID 44 and 47, edge",
+        "PCIe at 0xf0000000, 00:01.0 is stream 0x8 of SMMU 0",
+        "1 CPUs, 1 modules",
+    ];
+    assert_eq!(machine("qemu-sbsa"), expected);
 }
 
 #[test]
