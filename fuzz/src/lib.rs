@@ -1,6 +1,8 @@
 //! What is fuzzed, apart from the fuzzer: each target is a function of some bytes, which panics where a rule of the
 //! contract is broken. The same functions replay the corpus on the stable toolchain (`tests/corpus.rs`).
 
+extern crate alloc;
+
 mod device_tree;
 mod dispatch;
 mod guest_memory;

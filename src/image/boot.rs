@@ -68,7 +68,9 @@ fn boot(
     if let Ok(uart) = &uart {
         console::init(uart);
     }
-    let (psci, overrides) = (Conduit::read(tree)?, Overrides::read(tree)?);
+    let psci = Conduit::read(tree)?;
+    power::init(psci, false);
+    let overrides = Overrides::read(tree)?;
     power::init(psci, overrides.semihosting);
     let uart = uart?;
     if current_el != CURRENT_EL2 {

@@ -43,6 +43,8 @@ mod pci;
 #[cfg(target_os = "none")]
 mod places;
 #[cfg(target_os = "none")]
+mod platform;
+#[cfg(target_os = "none")]
 mod shadow;
 #[cfg(target_os = "none")]
 mod shadow_dma;
@@ -66,8 +68,8 @@ mod run {
     use guest_rt::{power, println, reason};
 
     use crate::{
-        aarch32, aborts, bad, calls, digest, dma, ending, fuzz, grain, marks, measure, odd, pci, shadow,
-        shadow_dma, stage1, start, storm, undefined, waiting,
+        aarch32, aborts, bad, calls, digest, dma, ending, fuzz, grain, marks, measure, odd, pci, platform,
+        shadow, shadow_dma, stage1, start, storm, undefined, waiting,
     };
 
     guest_rt::guest_main!(main);
@@ -91,6 +93,7 @@ mod run {
         ("measure", measure::tells_what_calls_cost),
         ("odd", odd::odd_instructions_are_answered),
         ("pci", pci::config_space_shows_own_devices),
+        ("platform", platform::a_clock_of_the_machine_can_be_read),
         ("psci", calls::psci_and_smccc_answer),
         ("registers", undefined::every_register_goes_through_or_is_undefined),
         ("reset", ending::reset),

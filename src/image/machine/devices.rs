@@ -67,11 +67,16 @@ impl Gic {
         Ok(Self { distributor: place.reg(0)?, redistributors, phandle: place.phandle()?, cells })
     }
 
+    /// How many interrupts a device has.
+    pub(super) fn interrupt_count(&self, place: &Place) -> usize {
+        place.property("interrupts").map_or(0, |interrupts| interrupts.len().div_ceil(4 * self.cells))
+    }
+
     /// Interrupt `index` of a device.
     ///
     /// # Errors
     /// The device has no such interrupt, or it is none of this GIC's.
-    fn interrupt(&self, place: &Place, index: usize) -> Result<Interrupt, TreeError> {
+    pub(super) fn interrupt(&self, place: &Place, index: usize) -> Result<Interrupt, TreeError> {
         let parent = place.inherited("interrupt-parent").and_then(|p| Cells(p).cell());
         if parent.is_some() && parent != self.phandle {
             return Err(place.wrong("interrupt-parent", "is not the GIC"));

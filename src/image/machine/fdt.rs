@@ -22,7 +22,7 @@ mod token {
 }
 
 /// A tree whose structure has been checked.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Fdt {
     reservations: &'static [u8],
     structure: &'static [u8],
@@ -101,6 +101,7 @@ impl Fdt {
     }
 
     /// The first of the node's properties that is called `name`.
+    #[inline(never)]
     pub fn property(self, node: Node, name: &str) -> Option<&'static [u8]> {
         let mut at = node.at;
         while let Some(Token::Property(found, value)) = self.token(&mut at) {

@@ -12,6 +12,7 @@ mod firmware;
 mod memory;
 mod modules;
 mod pcie;
+mod platform;
 mod region;
 #[cfg(test)]
 mod tests;
@@ -28,15 +29,24 @@ pub use firmware::{Conduit, Overrides};
 pub use memory::{MAX_RAM, Reserved};
 pub use modules::{Module, ModuleKind};
 pub use pcie::{PcieHost, Window, WindowKind};
+pub use platform::{Part, PlatformDevice};
 pub use region::Region;
 pub use tree::Tree;
 
+/// RAM, UART, distributor, redistributors, SMMUs, PCIe hosts and their windows.
+const MAX_CLAIMED: usize = MAX_RAM
+    + 2
+    + devices::MAX_REDISTRIBUTORS
+    + devices::MAX_SMMUS
+    + pcie::MAX_HOSTS * (1 + pcie::MAX_WINDOWS);
 /// The most bytes used of the seed that firmware leaves.
 pub const SEED_BYTES: usize = 32;
 
 /// Everything EL2 knows of the machine it runs on.
 #[derive(Debug)]
 pub struct Machine {
+    /// Where all of it stands.
+    pub tree: Tree,
     /// RAM in whole pages: sorted, disjoint, neighbours merged.
     pub ram: ArrayVec<Region, { memory::MAX_RAM }>,
     /// What is claimed: by the tree's reservations, by the tree itself, by EL2's image.
@@ -82,6 +92,7 @@ impl Machine {
     ) -> Result<Self, TreeError> {
         let gic = Gic::read(tree)?;
         Ok(Self {
+            tree,
             ram: ArrayVec::new(),
             reserved: ArrayVec::new(),
             free: ArrayVec::new(),
@@ -151,18 +162,25 @@ impl Machine {
     /// Registers are not RAM, and no two devices are one. Nor is what a PCIe host forwards: BARs are placed there, and
     /// mapped for guests.
     fn check_devices(&self) -> Result<(), TreeError> {
-        let windows = self.pcie.iter().flat_map(|p| &p.windows).map(|w| ("PCIe window", w.cpu));
-        let devices = self.devices().chain(windows);
-        for (index, device) in devices.clone().enumerate() {
-            let ram = self.ram.iter().map(|r| ("RAM", *r));
-            let others = ram.chain(devices.clone().take(index));
-            for other in others {
-                if other.1.overlaps(device.1) {
-                    return Err(TreeError::Overlap { one: device, other });
-                }
+        let claimed = self.claimed();
+        for (index, device) in claimed.iter().enumerate().skip(self.ram.len()) {
+            if let Some(other) = claimed.iter().take(index).find(|other| other.1.overlaps(device.1)) {
+                return Err(TreeError::Overlap { one: *device, other: *other });
             }
         }
         Ok(())
+    }
+
+    /// RAM, the registers that EL2 accesses, and what PCIe hosts forward, each with a name.
+    fn claimed(&self) -> ArrayVec<(&'static str, Region), MAX_CLAIMED> {
+        let mut claimed = ArrayVec::new();
+        let mut claim = |name, region| claimed.push((name, region));
+        self.ram.iter().for_each(|ram| claim("RAM", *ram));
+        self.devices().for_each(|(name, region)| claim(name, region));
+        for host in &self.pcie {
+            host.windows.iter().for_each(|window| claim("PCIe window", window.cpu));
+        }
+        claimed
     }
 }
 

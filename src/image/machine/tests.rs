@@ -4,6 +4,7 @@ mod broken;
 mod bundle;
 mod console;
 mod overrides;
+mod platform;
 mod right;
 mod structure;
 mod wrong;

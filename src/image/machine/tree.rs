@@ -12,7 +12,7 @@ use super::{Region, TreeError};
 const MAX_DEPTH: usize = 16;
 
 /// A validated device tree. The blob stays where it is as long as the machine runs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tree {
     fdt: Fdt,
 }
@@ -138,6 +138,7 @@ impl Place {
     }
 
     /// A property that holds one string.
+    #[inline(never)]
     pub fn string(&self, name: &str) -> Option<&'static str> {
         core::str::from_utf8(self.property(name)?.strip_suffix(b"\0")?).ok()
     }
@@ -146,6 +147,7 @@ impl Place {
     ///
     /// # Errors
     /// It is there and is not one cell.
+    #[inline(never)]
     pub fn cell(&self, name: &'static str) -> Result<Option<u32>, TreeError> {
         let Some(value) = self.property(name) else { return Ok(None) };
         let bytes = value.try_into().map_err(|_| self.wrong(name, "is not one cell"))?;
@@ -167,6 +169,7 @@ impl Place {
     }
 
     /// The first of the node's compatible strings that is one of `names`.
+    #[inline(never)]
     pub fn compatible_with(&self, names: &[&'static str]) -> Option<&'static str> {
         let strings = self.property("compatible")?.split(|byte| *byte == 0);
         strings.filter_map(|string| core::str::from_utf8(string).ok()).find_map(|string| {
@@ -186,6 +189,9 @@ impl Place {
     }
 
     /// An error about one of this node's properties.
+    // Seven words: put together in one place, not at each.
+    #[cold]
+    #[inline(never)]
     pub fn wrong(&self, property: &'static str, problem: &'static str) -> TreeError {
         TreeError::Property { node: self.name(), property, problem }
     }
@@ -331,6 +337,7 @@ impl Cells {
     }
 
     /// The number of `count` cells, one or two; `None` where they aren't there, or are more.
+    #[inline(never)]
     pub fn take(&mut self, count: usize) -> Option<u64> {
         if !(1..=2).contains(&count) {
             return None;
@@ -341,6 +348,7 @@ impl Cells {
     }
 
     /// One cell.
+    #[inline(never)]
     pub fn cell(&mut self) -> Option<u32> {
         self.take(1).and_then(|value| value.try_into().ok())
     }

@@ -103,3 +103,50 @@ fn with_overrides(words: &[u8]) -> Outcome {
     let tree = qemu_tests::tree::Tree::of(good()).with("/chosen", "strandline,overrides", words).file();
     good().qemu(&["-dtb", &tree.name()]).run()
 }
+
+/// The clock of QEMU's machine, said to be a master behind the SMMU.
+fn with_clock(words: &str, iommus: &[u32]) -> Outcome {
+    let boot = || Boot::case("platform", "").option("--config", words);
+    let cells: Vec<u8> = iommus.iter().flat_map(|cell| cell.to_be_bytes()).collect();
+    let tree = qemu_tests::tree::Tree::of(boot()).with("/pl031@9010000", "iommus", &cells).file();
+    boot().qemu(&["-dtb", &tree.name()]).run()
+}
+
+/// The phandle of QEMU's SMMU.
+fn smmu() -> u32 {
+    let mut tree = qemu_tests::tree::Tree::of(Boot::case("platform", ""));
+    let phandle = tree.value("/smmuv3@9050000", "phandle");
+    u32::from_be_bytes(phandle.try_into().expect("one cell"))
+}
+
+#[test]
+fn device_that_is_no_pci_function_belongs_to_a_vm() {
+    let outcome = with_clock("device=/pl031@9010000", &[smmu(), 0x77]).success();
+    assert!(outcome.says("VM vm0: device /pl031@9010000 is stream 0x77 of SMMU 0"), "{}", outcome.show());
+    assert!(outcome.says("vm0| clock at 0x30100000"), "{}", outcome.show());
+    assert!(outcome.says("vm0| case platform: ok"), "{}", outcome.show());
+}
+
+#[test]
+fn device_that_is_not_behind_the_smmu_or_shares_a_stream_is_not_given_away() {
+    let lack = "device /pl031@9010000: device tree: pl031@9010000: iommus: is missing: no SMMU stands in front of it";
+    let _ = with_clock("device=/pl031@9010000", &[]).failure(lack);
+    let _ =
+        with_clock("device=/nowhere", &[]).failure("device /nowhere: the machine's tree has no such node");
+    let _ = with_clock("device=/pl011@9000000", &[]).failure("device tree: pl011@9000000: iommus: is missing");
+}
+
+#[test]
+fn two_vms_that_claim_one_stream_are_refused() {
+    // 00:01.0 is stream 8.
+    let second = format!(
+        "guest-loader,addr=0x60000000,kernel={},bootargs=memory=64M name=second device=/pl031@9010000 -- case=smc",
+        qemu_tests::built("cases.img").display()
+    );
+    let boot = || Boot::case("smc", "").qemu(&["-device", &second]);
+    let cells: Vec<u8> = [smmu(), 8].iter().flat_map(|cell| cell.to_be_bytes()).collect();
+    let tree = qemu_tests::tree::Tree::of(boot()).with("/pl031@9010000", "iommus", &cells).file();
+    let _ = boot().qemu(&["-dtb", &tree.name()]).run().failure(
+        "VM second: /pl031@9010000 is not isolated from 00:01.0, which belongs to VM 0: they are one stream",
+    );
+}
