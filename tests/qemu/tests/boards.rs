@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use qemu_tests::{Boot, Outcome, root, run_board};
+use qemu_tests::machine::Machine;
+use qemu_tests::tree::Tree;
+use qemu_tests::{Boot, Outcome, ScratchFile, built, root, run_board};
 
 /// The boards whose `boot.conf` says how they are emulated.
 fn emulated() -> Vec<String> {
@@ -100,21 +102,64 @@ fn override_that_would_raise_an_ability_is_refused() {
 /// A boot whose guest succeeds at once, with words of a board.
 fn with_overrides(words: &[u8]) -> Outcome {
     let good = || Boot::case("smc", "");
-    let tree = qemu_tests::tree::Tree::of(good()).with("/chosen", "strandline,overrides", words).file();
+    let tree = Tree::of(good()).with("/chosen", "strandline,overrides", words).file();
     good().qemu(&["-dtb", &tree.name()]).run()
+}
+
+/// A PCI card with a 16550, whose registers the machine shows in its window of I/O ports. A few instructions in front of the
+/// image, as firmware would, put it there.
+#[test]
+fn console_may_be_a_16550() {
+    let code: Vec<u8> = [
+        0xd2a8_0000_u32, // movz x0, #0x4000, lsl #16: the tree
+        0xd2a2_0021,     // movz x1, #0x1001, lsl #16
+        0xf2c0_0801,     // movk x1, #0x40, lsl #32: the configuration space of 00:02.0
+        0x5282_0002,     // movz w2, #0x1000
+        0xb900_1022,     // str w2, [x1, #0x10]: BAR 0
+        0x5280_0022,     // movz w2, #1
+        0xb900_0422,     // str w2, [x1, #4]: it decodes I/O
+        0xd2a8_0402,     // movz x2, #0x4020, lsl #16
+        0xd61f_0040,     // br x2
+    ]
+    .iter()
+    .flat_map(|word| word.to_le_bytes())
+    .collect();
+    let stub = ScratchFile::with("elf", &qemu_tests::elf::executable(&code, 0x6000_0000, 0));
+    let console = ScratchFile::new("console");
+    let quiet = || Boot::case("psci", "").flag("--no-device").option("--memory", "64M");
+    let registers: Vec<u8> = [0, 0x3eff_1000, 0, 8_u32].iter().flat_map(|cell| cell.to_be_bytes()).collect();
+    let tree = Tree::of(quiet())
+        .without("/pcie@10000000")
+        .with_text("/pl011@9000000", "compatible", "ns16550a")
+        .with("/pl011@9000000", "reg", &registers)
+        .file();
+    let image = format!("loader,addr=0x40200000,force-raw=on,file={}", built("strandline.img").display());
+    let guest = format!(
+        "guest-loader,addr=0x50000000,kernel={},bootargs=memory=64M -- case=psci",
+        built("cases.img").display()
+    );
+    let chardev = format!("file,id=console,path={}", console.name());
+    let outcome = Machine::kernel(stub.path())
+        .with(&["-dtb", &tree.name(), "-device", &image, "-device", &guest])
+        .with(&["-chardev", &chardev, "-device", "pci-serial,addr=02.0,chardev=console"])
+        .run();
+    let told = fs::read_to_string(console.path()).unwrap_or_default();
+    assert!(outcome.lines.is_empty(), "the PL011 is not the console{}", outcome.show());
+    assert!(told.contains("vm0| case psci: ok"), "{told}{}", outcome.show());
+    assert!(told.ends_with("strandline: succeeded\r\n"), "{told}");
 }
 
 /// The clock of QEMU's machine, said to be a master behind the SMMU.
 fn with_clock(words: &str, iommus: &[u32]) -> Outcome {
     let boot = || Boot::case("platform", "").option("--config", words);
     let cells: Vec<u8> = iommus.iter().flat_map(|cell| cell.to_be_bytes()).collect();
-    let tree = qemu_tests::tree::Tree::of(boot()).with("/pl031@9010000", "iommus", &cells).file();
+    let tree = Tree::of(boot()).with("/pl031@9010000", "iommus", &cells).file();
     boot().qemu(&["-dtb", &tree.name()]).run()
 }
 
 /// The phandle of QEMU's SMMU.
 fn smmu() -> u32 {
-    let mut tree = qemu_tests::tree::Tree::of(Boot::case("platform", ""));
+    let mut tree = Tree::of(Boot::case("platform", ""));
     let phandle = tree.value("/smmuv3@9050000", "phandle");
     u32::from_be_bytes(phandle.try_into().expect("one cell"))
 }
@@ -133,7 +178,8 @@ fn device_that_is_not_behind_the_smmu_or_shares_a_stream_is_not_given_away() {
     let _ = with_clock("device=/pl031@9010000", &[]).failure(lack);
     let _ =
         with_clock("device=/nowhere", &[]).failure("device /nowhere: the machine's tree has no such node");
-    let _ = with_clock("device=/pl011@9000000", &[]).failure("device tree: pl011@9000000: iommus: is missing");
+    let _ =
+        with_clock("device=/pl011@9000000", &[]).failure("device tree: pl011@9000000: iommus: is missing");
 }
 
 #[test]
@@ -141,11 +187,11 @@ fn two_vms_that_claim_one_stream_are_refused() {
     // 00:01.0 is stream 8.
     let second = format!(
         "guest-loader,addr=0x60000000,kernel={},bootargs=memory=64M name=second device=/pl031@9010000 -- case=smc",
-        qemu_tests::built("cases.img").display()
+        built("cases.img").display()
     );
     let boot = || Boot::case("smc", "").qemu(&["-device", &second]);
     let cells: Vec<u8> = [smmu(), 8].iter().flat_map(|cell| cell.to_be_bytes()).collect();
-    let tree = qemu_tests::tree::Tree::of(boot()).with("/pl031@9010000", "iommus", &cells).file();
+    let tree = Tree::of(boot()).with("/pl031@9010000", "iommus", &cells).file();
     let _ = boot().qemu(&["-dtb", &tree.name()]).run().failure(
         "VM second: /pl031@9010000 is not isolated from 00:01.0, which belongs to VM 0: they are one stream",
     );
