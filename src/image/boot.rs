@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::handover::Handover;
 use super::machine::{Conduit, Machine, Overrides, Region, Tree, TreeError, Uart};
 use super::platform::Platform;
-use super::{banner, cache, guest, heap, irq, layout, midr, mmu, power, timer};
+use super::{banner, cache, early, guest, heap, irq, layout, midr, mmu, power, timer};
 
 /// A larger device tree is none. The arm64 boot protocol has 2 MiB for it, but loaders make room for what they add:
 /// QEMU doubles the size of a tree it is given, which it dumped with 1 MiB already.
@@ -61,13 +61,13 @@ fn boot(
     current_el: u64,
     handover: u64,
 ) -> Result<(&'static Machine, CpuFeatures, usize), Failure> {
-    let blob = find_tree(tree_address)?;
-    let tree = Tree::new(blob)?;
+    let found = find_tree(tree_address).and_then(|blob| Ok((blob, Tree::new(blob)?)));
     // Console and power first: whatever else is wrong can then be told.
-    let uart = Uart::read(tree);
-    if let Ok(uart) = &uart {
-        console::init(uart);
+    let uart = found.clone().and_then(|(_, tree)| Uart::read(tree));
+    if let Some(uart) = uart.clone().ok().or_else(early::console) {
+        console::init(&uart);
     }
+    let (blob, tree) = found?;
     let psci = Conduit::read(tree)?;
     power::init(psci, false);
     let overrides = Overrides::read(tree)?;

@@ -76,6 +76,8 @@ mod console;
 #[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
+mod early;
+#[cfg(target_os = "none")]
 mod entry;
 #[cfg(target_os = "none")]
 mod failure;
