@@ -5,7 +5,7 @@ use strandline_abi::{Call, DmaTier, Flags, LogSource, LogState, LogStatus, PAGE_
 
 use crate::input::Input;
 use crate::life::{Life, RAM, REGISTERS, Setting, TAIL_PAGES};
-use crate::machine::Tlb;
+use crate::strict::Tlb;
 
 /// Calls, writes and failures as the bytes say; then a log that has to work.
 pub fn dispatch(data: &[u8]) {

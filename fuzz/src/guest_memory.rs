@@ -7,7 +7,7 @@ use strandline_abi::{DmaTier, Error};
 
 use crate::input::Input;
 use crate::life::{RAM, REGISTERS, Setting, TAIL_PAGES, space};
-use crate::machine::Tlb;
+use crate::strict::Tlb;
 
 /// More words than any buffer of the target's has in RAM.
 const MANY: u64 = 1 << 22;

@@ -14,8 +14,8 @@ use strandline_abi::{
     VERSION,
 };
 
-use crate::machine::{Machine, Tlb};
 use crate::shadow::Shadow;
+use crate::strict::{Machine, Tlb};
 
 /// Where RAM begins: blocks of 2 MiB.
 pub const RAM: u64 = 0x4000_0000;

@@ -27,11 +27,17 @@ fn the_corpus_of_guest_memory_breaks_no_rule() {
 }
 
 #[test]
+fn the_corpus_of_device_trees_is_read_or_refused() {
+    assert!(replay("device_tree", strandline_fuzz::device_tree) >= 10);
+}
+
+#[test]
 fn no_input_and_inputs_of_one_value_are_inputs() {
     for byte in 0..=255 {
         for length in [0, 1, 7, 300] {
             strandline_fuzz::dispatch(&vec![byte; length]);
             strandline_fuzz::guest_memory(&vec![byte; length]);
+            strandline_fuzz::device_tree(&vec![byte; length]);
         }
     }
 }

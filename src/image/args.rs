@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `memory=SIZE` | RAM; a number with `K`, `M` or `G`, a multiple of 2 MiB, at least 32 MiB | `256M` |
 //! | `device=BB:DD.F` | a PCI function of its own; may be repeated, up to 8 | none |
+//! | `device=/PATH` | a device of its own that is none, by its node in the machine's tree; counts among the 8 | none |
 //! | `cpu=TIER` | how its vCPUs' writes are to be known: `auto`, `hardware`, `faults` | `auto` |
 //! | `sizes=HOW` | how sizes change under its vCPUs: `auto`, or `hold` them even where the core needs no holding | `auto` |
 //! | `dma=TIER` | how the devices' writes are to be known: `auto`, `hardware`, `stall`, `digest`, `assume` | `auto` |
@@ -58,6 +59,8 @@ pub struct VmConfig {
     pub memory: u64,
     /// Its PCI functions, in the order given, each once.
     pub devices: Vec<Bdf>,
+    /// Its other devices: paths in the machine's device tree, in the order given, each once.
+    pub nodes: Vec<String>,
     /// How their writes are to be known.
     pub dma: DmaChoice,
     /// How its vCPUs' writes are to be known.
@@ -119,6 +122,7 @@ pub fn parse(bootargs: &str, index: usize) -> Result<VmConfig, ArgsError> {
         name: words.name.unwrap_or_else(|| format!("vm{index}")),
         memory: words.memory.unwrap_or(DEFAULT_MEMORY),
         devices: words.devices,
+        nodes: words.nodes,
         dma: words.dma.unwrap_or(DmaChoice::Auto),
         cpu: words.cpu.unwrap_or(CpuChoice::Auto),
         hold: words.hold.unwrap_or(false),
@@ -146,6 +150,7 @@ struct Words {
     name: Option<String>,
     memory: Option<u64>,
     devices: Vec<Bdf>,
+    nodes: Vec<String>,
     dma: Option<DmaChoice>,
     cpu: Option<CpuChoice>,
     hold: Option<bool>,
@@ -165,19 +170,23 @@ impl Words {
     }
 
     fn add_device(&mut self, value: &str, word: &str) -> Result<(), ArgsError> {
-        let Ok(bdf) = value.parse() else {
+        let bdf = value.parse().ok();
+        if bdf.is_none() && !value.starts_with('/') {
             return Err(ArgsError::Malformed(
                 word.to_string(),
-                "a PCI function is written BB:DD.F, as in 00:01.0",
+                "a PCI function is written BB:DD.F, as in 00:01.0, another device by its path",
             ));
-        };
-        if self.devices.contains(&bdf) {
+        }
+        if bdf.is_some_and(|bdf| self.devices.contains(&bdf)) || self.nodes.iter().any(|node| node == value) {
             return Err(ArgsError::Duplicate(word.to_string()));
         }
-        if self.devices.len() == MAX_DEVICES {
+        if self.devices.len() + self.nodes.len() == MAX_DEVICES {
             return Err(ArgsError::TooManyDevices(word.to_string()));
         }
-        self.devices.push(bdf);
+        match bdf {
+            Some(bdf) => self.devices.push(bdf),
+            None => self.nodes.push(value.to_string()),
+        }
         Ok(())
     }
 }
@@ -275,6 +284,7 @@ mod tests {
             name: "vm3".to_string(),
             memory: 0x1000_0000,
             devices: Vec::new(),
+            nodes: Vec::new(),
             dma: DmaChoice::Auto,
             cpu: CpuChoice::Auto,
             hold: false,
@@ -293,6 +303,16 @@ mod tests {
             refused(&format!("{longest}x")),
             "8193 bytes are too many: shorten the command line, 8192 are possible"
         );
+    }
+
+    #[test]
+    fn device_may_be_a_node_of_the_machines_tree() {
+        let config = config("device=/soc/dma@1000 device=00:01.0 device=/soc/dma@2000");
+        assert_eq!(config.nodes, ["/soc/dma@1000", "/soc/dma@2000"]);
+        assert_eq!(config.devices.len(), 1);
+        assert_eq!(refused("device=/a device=/a"), "'device=/a': given twice");
+        let eight: String = (0..8).map(|n| format!("device=/a{n} ")).collect();
+        assert_eq!(refused(&format!("{eight} device=00:01.0")), "'device=00:01.0': a VM can have 8 devices");
     }
 
     #[test]

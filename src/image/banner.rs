@@ -3,7 +3,7 @@
 use super::console::say;
 use super::cpu::CpuFeatures;
 use super::layout;
-use super::machine::{Interrupt, Machine, ModuleKind};
+use super::machine::{Conduit, Machine, ModuleKind};
 use super::midr;
 
 const MIB: u64 = 1 << 20;
@@ -16,7 +16,18 @@ pub fn print(machine: &Machine, cpu: &CpuFeatures, tables: usize) {
         "strandline: at EL2, image at {:#x}, {kib} KiB with stacks and heap, mapped by {tables} tables",
         image.start
     );
-    say!("strandline: CPU: {cpu}; 1 of {} in use, PSCI by {}", machine.cpus, machine.psci);
+    let psci = match machine.psci {
+        Some(Conduit::Smc) => "PSCI by SMC",
+        Some(Conduit::Hvc) => "PSCI by HVC",
+        None => "no PSCI",
+    };
+    say!("strandline: CPU: {cpu}; 1 of {} in use, {psci}", machine.cpus);
+    if !machine.overrides.text.is_empty() {
+        say!("strandline: the board overrides: {}", machine.overrides.text);
+    }
+    if midr::dirty_state_is_broken(cpu.midr) {
+        say!("strandline: CPU: its hardware dirty state is not used, for an erratum of this core");
+    }
     if midr::repeats_invalidation(cpu.midr) {
         say!("strandline: CPU: broadcast TLB invalidations are issued twice, for errata of this core");
     }
@@ -26,7 +37,7 @@ pub fn print(machine: &Machine, cpu: &CpuFeatures, tables: usize) {
     say!("strandline: RAM: {} MiB, {} MiB of it free", machine.ram_bytes() / MIB, free_mib(machine));
     for smmu in &machine.smmus {
         let coherent = if smmu.coherent { "coherent" } else { "not coherent" };
-        let (event, gerror) = (intid(smmu.event), intid(smmu.gerror));
+        let (event, gerror) = (smmu.event.intid, smmu.gerror.intid);
         say!(
             "strandline: SMMUv3 at {}, {coherent}, INTID {event} (events), {gerror} (errors)",
             smmu.region.start()
@@ -47,9 +58,4 @@ pub fn print(machine: &Machine, cpu: &CpuFeatures, tables: usize) {
 
 fn free_mib(machine: &Machine) -> u64 {
     machine.free.iter().map(|r| r.bytes()).sum::<u64>() / MIB
-}
-
-/// 0, which is no shared or private interrupt, where none is wired.
-fn intid(interrupt: Option<Interrupt>) -> u32 {
-    interrupt.map_or(0, |i| i.intid)
 }

@@ -13,9 +13,9 @@ use super::cpu::CpuFeatures;
 use super::entry::CURRENT_EL2;
 use super::failure::Failure;
 use super::handover::Handover;
-use super::machine::{Conduit, Machine, Region, Tree, TreeError, Uart};
+use super::machine::{Conduit, Machine, Overrides, Region, Tree, TreeError, Uart};
 use super::platform::Platform;
-use super::{banner, cache, guest, heap, irq, layout, mmu, power, timer};
+use super::{banner, cache, early, guest, heap, irq, layout, midr, mmu, power, timer};
 
 /// A larger device tree is none. The arm64 boot protocol has 2 MiB for it, but loaders make room for what they add:
 /// QEMU doubles the size of a tree it is given, which it dumped with 1 MiB already.
@@ -44,10 +44,15 @@ pub extern "C" fn start(tree: u64, current_el: u64, handover: u64) -> ! {
         banner::print(machine, &cpu, tables);
         guest::run_all(machine, &cpu, &PLATFORM)
     }) {
-        Ok(()) => say!("strandline: succeeded"),
-        Err(failure) => say!("strandline: failed: {failure}"),
+        Ok(()) => {
+            say!("strandline: succeeded");
+            power::off(true);
+        }
+        Err(failure) => {
+            say!("strandline: failed: {failure}");
+            power::off(false);
+        }
     }
-    power::off();
 }
 
 /// The machine, its CPU, and how many tables EL2's mapping took.
@@ -56,13 +61,18 @@ fn boot(
     current_el: u64,
     handover: u64,
 ) -> Result<(&'static Machine, CpuFeatures, usize), Failure> {
-    let blob = find_tree(tree_address)?;
-    let tree = Tree::new(blob)?;
+    let found = find_tree(tree_address).and_then(|blob| Ok((blob, Tree::new(blob)?)));
     // Console and power first: whatever else is wrong can then be told.
-    let uart = Uart::read(tree)?;
-    console::init(&uart);
+    let uart = found.clone().and_then(|(_, tree)| Uart::read(tree));
+    if let Some(uart) = uart.clone().ok().or_else(early::console) {
+        console::init(&uart);
+    }
+    let (blob, tree) = found?;
     let psci = Conduit::read(tree)?;
-    power::init(psci);
+    power::init(psci, false);
+    let overrides = Overrides::read(tree)?;
+    power::init(psci, overrides.semihosting);
+    let uart = uart?;
     if current_el != CURRENT_EL2 {
         return Err(Failure::NotEl2);
     }
@@ -70,13 +80,16 @@ fn boot(
     if HCR_EL2.is_set(HCR_EL2::E2H) {
         return Err(Failure::Vhe);
     }
-    let cpu = CpuFeatures::read();
+    let mut cpu = CpuFeatures::read();
+    if overrides.no_cpu_dirty || midr::dirty_state_is_broken(cpu.midr) {
+        cpu.leave_dirty_state_out();
+    }
     let tree_region = Region::new(tree_address, blob.len() as u64);
     let image = layout::image();
     let regions = tree_region.zip(Region::between(image.start, image.end));
     let (tree_region, image) = regions.ok_or(TreeError::Missing("addresses for tree and image"))?;
     // SAFETY: this function runs once, so there is no other reference.
-    let machine = unsafe { &mut *MACHINE.0.get() }.write(Machine::read_basics(tree, uart, psci)?);
+    let machine = unsafe { &mut *MACHINE.0.get() }.write(Machine::read_basics(tree, uart, psci, overrides)?);
     let handover = with_exposed_provenance::<Handover>(handover as usize);
     // SAFETY: 0, or where the EFI application has left one, in memory that nobody else has had since.
     if let Some(handover) = unsafe { handover.as_ref() } {

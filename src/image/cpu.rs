@@ -95,6 +95,12 @@ impl CpuFeatures {
         }
     }
 
+    /// Has nothing rely on the CPU's dirty state; its access flag stays.
+    pub fn leave_dirty_state_out(&mut self) {
+        const ACCESS_FLAG: u8 = 1;
+        self.hafdbs = self.hafdbs.min(ACCESS_FLAG);
+    }
+
     /// A random number of the CPU's, which has [`CpuFeatures::rng`]; `None` where it has none ready.
     pub fn random() -> Option<u64> {
         let (value, flags): (u64, u64);

@@ -6,8 +6,6 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use strandline::dirty_log::DigestKey;
 use strandline_abi::KeySource;
 
-/// The most bytes used of the seed that firmware leaves.
-pub const SEED_BYTES: usize = 32;
 /// How often the CPU's generator is asked before it counts as failed (Arm ARM, RNDR: it may have nothing ready).
 const TRIES: usize = 16;
 

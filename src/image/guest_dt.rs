@@ -15,6 +15,20 @@ use strandline::addr::IpaRange;
 use self::writer::Writer;
 use crate::guest_map::{ECAM, ECAM_BYTES, PCI_WINDOW, PCI_WINDOW_BYTES, UART, UART_BYTES};
 use crate::loader::{DTB_BYTES, Placed};
+use crate::vpci::BarMapping;
+
+/// A device of the guest's that is no PCI function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestNode {
+    /// What it is called, without its address.
+    pub name: &'static str,
+    /// What it is compatible with: strings, each with a NUL behind it.
+    pub compatible: &'static [u8],
+    /// Its DMA is coherent with the CPUs' caches.
+    pub coherent: bool,
+    /// Its registers, as they are mapped.
+    pub registers: Vec<BarMapping>,
+}
 
 /// What the device tree of a VM depends on.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +41,8 @@ pub struct GuestDescription<'a> {
     pub ramdisk: Option<Placed>,
     /// It owns PCI functions.
     pub has_devices: bool,
+    /// Its other devices.
+    pub nodes: &'a [GuestNode],
 }
 
 /// Why there is no device tree.
@@ -118,6 +134,19 @@ fn fill_root(root: &mut Writer, guest: &GuestDescription<'_>) {
     fill_uart(root);
     if guest.has_devices {
         root.node(&format!("pcie@{:x}", ECAM.0), fill_pcie);
+    }
+    for device in guest.nodes {
+        let address = device.registers.first().map_or(0, |mapping| mapping.ipa.0);
+        root.node(&format!("{:.31}@{address:x}", device.name), |node| fill_device(node, device));
+    }
+}
+
+fn fill_device(node: &mut Writer, device: &GuestNode) {
+    node.property("compatible", device.compatible);
+    let registers = device.registers.iter().flat_map(|mapping| [cells(mapping.ipa.0), cells(mapping.bytes)]);
+    node.cells("reg", registers.collect::<Vec<_>>().as_flattened());
+    if device.coherent {
+        node.property("dma-coherent", &[]);
     }
 }
 

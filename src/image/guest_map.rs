@@ -4,6 +4,7 @@
 //! 0x0900_0000  PL011 (emulated)
 //! 0x1000_0000  PCI memory window: the BARs of the VM's own devices, mapped
 //! 0x3000_0000  PCI configuration space of bus 0 (ECAM, emulated)
+//! 0x3010_0000  the registers of its devices that are no PCI functions, mapped
 //! 0x4000_0000  RAM
 //! ```
 //!
@@ -25,6 +26,11 @@ pub const PCI_WINDOW_BYTES: u64 = 0x2000_0000;
 pub const ECAM: Ipa = Ipa(0x3000_0000);
 /// Bytes of the configuration space: one bus, 32 devices of 8 functions, 4 KiB each.
 pub const ECAM_BYTES: u64 = 0x10_0000;
+
+/// The window that the registers of devices lie in which are no PCI functions.
+pub const PLATFORM_WINDOW: Ipa = Ipa(ECAM.0 + ECAM_BYTES);
+/// Bytes of that window.
+pub const PLATFORM_WINDOW_BYTES: u64 = RAM.0 - PLATFORM_WINDOW.0;
 
 /// Where RAM begins: aligned to 1 GiB, so that stage 2 can map it with the largest blocks.
 pub const RAM: Ipa = Ipa(0x4000_0000);
@@ -54,7 +60,9 @@ mod tests {
 
     #[test]
     fn windows_do_not_overlap_and_lie_below_ram() {
-        let windows = [(UART, UART_BYTES), (PCI_WINDOW, PCI_WINDOW_BYTES), (ECAM, ECAM_BYTES), (RAM, 1)];
+        let platform = (PLATFORM_WINDOW, PLATFORM_WINDOW_BYTES);
+        let windows =
+            [(UART, UART_BYTES), (PCI_WINDOW, PCI_WINDOW_BYTES), (ECAM, ECAM_BYTES), platform, (RAM, 1)];
         for pair in windows.windows(2) {
             assert!(pair[0].0.offset(pair[0].1) <= pair[1].0, "{pair:?}");
         }

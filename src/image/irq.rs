@@ -94,7 +94,7 @@ pub fn init(machine: &Machine, cpu: &CpuFeatures) -> Result<(), IrqError> {
     gic.enable_all_interrupts(false);
     for (index, smmu) in machine.smmus.iter().enumerate().take(SMMUS) {
         for (interrupt, intids) in [(smmu.event, &EVENT_INTIDS), (smmu.gerror, &GERROR_INTIDS)] {
-            if let (Some(interrupt), Some(slot)) = (interrupt, intids.get(index)) {
+            if let Some(slot) = intids.get(index) {
                 slot.store(interrupt.intid, Ordering::Relaxed);
                 enable(&mut gic, interrupt, cpu.affinity)?;
             }

@@ -46,6 +46,8 @@ mod midr;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod mmio;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
+mod ns16550;
+#[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod psci;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod ram;
@@ -73,6 +75,8 @@ mod cache;
 mod console;
 #[cfg(target_os = "none")]
 mod cpu;
+#[cfg(target_os = "none")]
+mod early;
 #[cfg(target_os = "none")]
 mod entry;
 #[cfg(target_os = "none")]

@@ -8,6 +8,9 @@
 //! Which cores end a broadcast TLB invalidation too early: a store that went through the old entry can land after the
 //! DSB, where a harvest has cleared the page's dirty bit already. Makers advise to do the invalidation twice; the list
 //! is that of Linux's ARM64_WORKAROUND_REPEAT_TLBI (arch/arm64/kernel/cpu_errata.c).
+//!
+//! Which cores' hardware dirty state has an erratum: the list is that of Linux's cpu_has_broken_dbm
+//! (arch/arm64/kernel/cpufeature.c).
 
 /// Cores of one name: implementer and part, and the revisions that are meant, both included, as rNpM.
 struct Core {
@@ -95,6 +98,14 @@ const REPEAT: [Core; 27] = [
     Core::until(0x51, 0x804, (0xf, 0xe)),
 ];
 
+/// Cores whose hardware dirty state breaks what it marks, or loses it.
+const DIRTY_BROKEN: [Core; 3] = [
+    // Cortex-A55 erratum 1024718, and the Kryo 4xx Silver, which is made of it; Cortex-A510 erratum 2051678.
+    Core::all(0x41, 0xd05),
+    Core::all(0x51, 0x805),
+    Core::until(0x41, 0xd46, (0, 2)),
+];
+
 /// Implementer and the higher half of the part number of the Kryo, which has many: Qualcomm erratum 1009 again.
 const KRYO: u64 = 0x5100_2000;
 
@@ -102,6 +113,12 @@ const KRYO: u64 = 0x5100_2000;
 #[must_use]
 pub fn repeats_invalidation(midr: u64) -> bool {
     midr & 0xff00_f000 == KRYO || Core::is_on(&REPEAT, midr)
+}
+
+/// Whether the dirty state of the core with this MIDR_EL1 can't be relied on.
+#[must_use]
+pub fn dirty_state_is_broken(midr: u64) -> bool {
+    Core::is_on(&DIRTY_BROKEN, midr)
 }
 
 /// Whether the core with this MIDR_EL1 and this ID_AA64MMFR2_EL1.BBM never raises a conflict abort where a size changes.
@@ -113,7 +130,7 @@ pub fn never_conflicts(midr: u64, bbm: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{never_conflicts, repeats_invalidation};
+    use super::{dirty_state_is_broken, never_conflicts, repeats_invalidation};
 
     #[test]
     fn cores_on_the_list_are_trusted_from_their_revision_on() {
@@ -138,6 +155,14 @@ mod tests {
         // Cortex-A76 r4p1, Neoverse N2 r0p3, Cortex-A55 r2p0, Cortex-A510 r1p1, Falkor r0p0, Kryo.
         let midrs = [0x414f_d0b1, 0x410f_d493, 0x412f_d050, 0x411f_d461, 0x510f_8000, 0x510f_2050];
         assert_eq!(midrs.map(repeats_invalidation), [true; 6]);
+    }
+
+    #[test]
+    fn dirty_state_of_cores_with_an_erratum_is_not_relied_on() {
+        // Cortex-A55 r2p0, Cortex-A510 r0p2; Cortex-A510 r0p3 and r1p1, Cortex-A76, QEMU's max.
+        assert!(dirty_state_is_broken(0x412f_d050) && dirty_state_is_broken(0x410f_d462));
+        let midrs = [0x410f_d463, 0x411f_d461, 0x414f_d0b1, 0x000f_0510];
+        assert_eq!(midrs.map(dirty_state_is_broken), [false; 4]);
     }
 
     #[test]

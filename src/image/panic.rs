@@ -14,7 +14,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     console::seize();
     if PANICKING.load(Ordering::Relaxed) {
         // The report itself failed.
-        power::off();
+        power::off(false);
     }
     PANICKING.store(true, Ordering::Relaxed);
     let message = info.message();
@@ -23,5 +23,5 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         None => say!("strandline: PANIC: {message}"),
     }
     say!("strandline: failed: EL2 panicked");
-    power::off();
+    power::off(false);
 }

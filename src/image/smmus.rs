@@ -49,7 +49,8 @@ impl Smmus {
         let mut list = Vec::new();
         for (index, node) in machine.smmus.iter().enumerate() {
             let at = node.region.start();
-            let smmu = start(node, platform).map_err(|why| format!("SMMU at {at}: {why}"))?;
+            let smmu = start(node, &machine.overrides.smmu, platform)
+                .map_err(|why| format!("SMMU at {at}: {why}"))?;
             say!("strandline: SMMU {index} at {at}: {}", describe(&smmu));
             for note in smmu.features().notes.iter() {
                 say!("strandline: SMMU {index}: {}", note.text());
@@ -65,10 +66,10 @@ impl Smmus {
     }
 }
 
-fn start(node: &SmmuNode, platform: &'static Platform) -> Result<RealSmmu, String> {
+fn start(node: &SmmuNode, board: &Limits, platform: &'static Platform) -> Result<RealSmmu, String> {
     let registers = registers(node.region)?;
-    // What the tree does not call coherent is not; what it calls so is, if the SMMU says so too.
-    let limits = Limits { coherent: (!node.coherent).then_some(false), ..Limits::default() };
+    // What the tree does not call coherent is not; what it calls so is, if the SMMU and the board say so too.
+    let limits = Limits { coherent: if node.coherent { board.coherent } else { Some(false) }, ..*board };
     let options = Options { limits, errata: Errata::of_compatible(node.compatible), ..Options::default() };
     Smmu::new(platform, registers, &options).map_err(|error| format!("{error}"))
 }

@@ -29,6 +29,8 @@ mod dma;
 #[cfg(target_os = "none")]
 mod ending;
 #[cfg(target_os = "none")]
+mod entered;
+#[cfg(target_os = "none")]
 mod fuzz;
 #[cfg(target_os = "none")]
 mod grain;
@@ -42,6 +44,8 @@ mod odd;
 mod pci;
 #[cfg(target_os = "none")]
 mod places;
+#[cfg(target_os = "none")]
+mod platform;
 #[cfg(target_os = "none")]
 mod shadow;
 #[cfg(target_os = "none")]
@@ -66,8 +70,8 @@ mod run {
     use guest_rt::{power, println, reason};
 
     use crate::{
-        aarch32, aborts, bad, calls, digest, dma, ending, fuzz, grain, marks, measure, odd, pci, shadow,
-        shadow_dma, stage1, start, storm, undefined, waiting,
+        aarch32, aborts, bad, calls, digest, dma, ending, entered, fuzz, grain, marks, measure, odd, pci,
+        platform, shadow, shadow_dma, stage1, start, storm, undefined, waiting,
     };
 
     guest_rt::guest_main!(main);
@@ -82,6 +86,7 @@ mod run {
         ("cpu-off", ending::cpu_off),
         ("digest", digest::a_copy_kept_by_the_log_is_equal_in_the_end),
         ("dma", dma::every_round_reports_what_devices_wrote),
+        ("entered", entered::tells_when_it_was_entered),
         ("fault", ending::touches_what_is_not_there),
         ("fault-cost", start::first_writes_have_their_price),
         ("fault-exec", ending::executes_a_device),
@@ -91,6 +96,7 @@ mod run {
         ("measure", measure::tells_what_calls_cost),
         ("odd", odd::odd_instructions_are_answered),
         ("pci", pci::config_space_shows_own_devices),
+        ("platform", platform::a_clock_of_the_machine_can_be_read),
         ("psci", calls::psci_and_smccc_answer),
         ("registers", undefined::every_register_goes_through_or_is_undefined),
         ("reset", ending::reset),

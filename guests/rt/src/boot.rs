@@ -54,6 +54,8 @@ pub struct Guest {
     pub tree: Tree<'static>,
     /// Its RAM.
     pub ram: Area,
+    /// What the virtual counter was at its first instruction.
+    pub entered: u64,
     /// The largest part of the RAM that holds neither the image, nor its stack, nor the device tree: whole pages.
     pub free: Area,
 }
@@ -74,8 +76,8 @@ fn set_own(index: usize, area: Area) {
     OWN[index][1].store(area.end(), Ordering::Relaxed);
 }
 
-/// Called by the entry code, once, with x0 as the guest was entered with it and the image's bounds.
-extern "C" fn start(tree: u64, image_start: u64, image_end: u64) -> ! {
+/// Called by the entry code, once, with x0 as the guest was entered with it, the image's bounds, and the counter then.
+extern "C" fn start(tree: u64, image_start: u64, image_end: u64, entered: u64) -> ! {
     set_own(0, Area::between(image_start, image_end));
     let Ok(address) = usize::try_from(tree) else { power::fail() };
     // SAFETY: the boot protocol promises a device tree at x0 that stays where it is; nothing writes to it, since no
@@ -84,7 +86,7 @@ extern "C" fn start(tree: u64, image_start: u64, image_end: u64) -> ! {
         power::fail()
     };
     set_own(1, Area::between(tree, tree.saturating_add(fdt.data().len() as u64)));
-    match find(Tree::new(fdt)) {
+    match find(Tree::new(fdt), entered) {
         Ok(guest) => guest_main(&guest),
         Err(error) => {
             println!("FAILED: {error}");
@@ -93,10 +95,10 @@ extern "C" fn start(tree: u64, image_start: u64, image_end: u64) -> ! {
     }
 }
 
-fn find(tree: Tree<'static>) -> Result<Guest, TreeError> {
+fn find(tree: Tree<'static>, entered: u64) -> Result<Guest, TreeError> {
     console::open(tree.uart()?);
     let ram = tree.ram()?;
-    Ok(Guest { tree, ram, free: ram.largest_gap(&own_areas()) })
+    Ok(Guest { tree, ram, entered, free: ram.largest_gap(&own_areas()) })
 }
 
 /// Goes on at the start of `target`, which is no code of this program's, and does not come back.

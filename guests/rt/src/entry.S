@@ -17,6 +17,7 @@ header:
     .long   0
 
 begin:
+    mrs     x20, cntvct_el0             // the first instruction but one
     mov     x19, x0
 
     // Every relocation adds the load address to an addend (the image is linked at 0).
@@ -55,6 +56,7 @@ begin:
     adr     x1, header
     adrp    x2, _image_end
     add     x2, x2, :lo12:_image_end
+    mov     x3, x20
     bl      {start}
 
 give_up:

@@ -86,6 +86,14 @@ impl<'a> Tree<'a> {
         first_reg(node, "arm,pl011")
     }
 
+    /// The first registers of a device that is compatible with `name`.
+    ///
+    /// # Errors
+    /// There is none, or its `reg` can't be read.
+    pub fn device(&self, name: &'static str) -> Result<Area, TreeError> {
+        first_reg(self.find(name).ok_or(TreeError::Missing(name))?, name)
+    }
+
     /// Whether `/hypervisor` names Strandline.
     #[must_use]
     pub fn names_strandline(&self) -> bool {

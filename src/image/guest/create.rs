@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt;
 
 use strandline::addr::{Ipa, IpaRange, Vmid};
 use strandline::address_space::{AddressSpace, Reach, Region as Mapped};
@@ -18,10 +19,10 @@ use super::{Guest, Host, at};
 use crate::args::{CpuChoice, DmaChoice, VmConfig};
 use crate::console::say;
 use crate::cpu::CpuFeatures;
-use crate::guest_dt::{self, GuestDescription};
+use crate::guest_dt::{self, GuestDescription, GuestNode};
 use crate::guest_map;
 use crate::loader::{self, LoadPlan, Placement};
-use crate::machine::Region;
+use crate::machine::{Part, Region};
 use crate::midr;
 use crate::platform::Platform;
 use crate::smmus::{RealSmmu, Stream};
@@ -40,7 +41,7 @@ pub(super) fn create<'a>(
     index: usize,
 ) -> Result<Guest<'a>, String> {
     let config = &plan.config;
-    let range = IpaRange::new(guest_map::RAM, ram.bytes()).map_err(|e| format!("memory: {e:?}"))?;
+    let range = IpaRange::new(guest_map::RAM, ram.bytes()).map_err(|_| "memory: not a range of pages")?;
     let cpu_tier = cpu_tier(host.cpu, config.cpu)?;
     let (format, vtcr) = shape(host, config, cpu_tier)?;
     let kernel = loader::plan(plan.kernel, range).map_err(text)?;
@@ -56,10 +57,25 @@ pub(super) fn create<'a>(
         space = space.with_repeated_invalidation();
     }
     forget(host.platform, &space)?;
-    let (functions, streams) = assign(host, config)?;
+    let mut streams: Vec<Stream> = Vec::new();
+    each_stream(host, plan, &mut |_, stream| {
+        // What is one stream to the SMMU is attached once.
+        if !streams.contains(&stream) {
+            streams.push(stream);
+        }
+    })?;
+    let functions = assign(host, config)?;
     let views = add_dma_views(host, smmus, &mut space, &streams, config.dma, ram)?;
-    map(host, &mut space, &functions, range, ram)?;
-    load(host, plan, &kernel, &placement, range, ram, !functions.is_empty())?;
+    let nodes = place_nodes(plan)?;
+    map(host, &mut space, &functions, &nodes, range, ram)?;
+    let description = GuestDescription {
+        memory: range,
+        command_line: &config.command_line,
+        ramdisk: placement.ramdisk,
+        has_devices: !functions.is_empty(),
+        nodes: &nodes,
+    };
+    load(host, plan, &kernel, &placement, ram, &description)?;
     let free = host.platform.free_frames();
     attach(smmus, &space, &streams, &views)?;
     let stream_tables = free.saturating_sub(host.platform.free_frames());
@@ -68,7 +84,7 @@ pub(super) fn create<'a>(
     let (key, source) = host.entropy.key(index);
     let cost = DigestCost::measure(host.platform, ram.start(), 256);
     let log = DirtyLog::new(cpu_tier).with_key(key, source).with_digest_cost(cost);
-    announce(config, range, ram, &space, &streams, &log);
+    announce(host, plan, ram, &space, &log)?;
     if direct {
         say!(
             "strandline: VM {}: its vCPUs run on while blocks are split: this core never raises conflict aborts",
@@ -76,11 +92,11 @@ pub(super) fn create<'a>(
         );
     }
     let mut vm = Vm::with_log(space, log);
-    for (device, (smmu, stream)) in config.devices.iter().zip(&streams) {
+    for (smmu, stream) in &streams {
         let view = views.iter().find(|(known, _)| known == smmu).map_or(0, |(_, view)| *view);
         let tier = vm.space.get_mut().dma_views().nth(view).map_or(DmaTier::None, |dma| dma.tier);
         if !vm.devices.add(*stream, tier) {
-            return Err(format!("device {device}: a VM has at most {} devices", strandline::vm::MAX_DEVICES));
+            return Err(format!("stream {stream}: a VM has at most {}", strandline::vm::MAX_DEVICES));
         }
     }
     Ok(Guest {
@@ -140,16 +156,54 @@ pub(super) fn forget(platform: &Platform, space: &Space<'_>) -> Result<(), Strin
     view.walker.invalidate(platform, &view.tree).map_err(text)
 }
 
-/// Takes the VM's functions, and finds the streams they are.
-fn assign(host: &mut Host<'_>, config: &VmConfig) -> Result<(Vec<AssignedFunction>, Vec<Stream>), String> {
+/// Takes the VM's functions.
+fn assign(host: &mut Host<'_>, config: &VmConfig) -> Result<Vec<AssignedFunction>, String> {
     let mut window = Window::new(guest_map::PCI_WINDOW.0, guest_map::PCI_WINDOW_BYTES);
-    let (mut functions, mut streams) = (Vec::new(), Vec::new());
+    let mut functions = Vec::new();
     for bdf in &config.devices {
-        let root = host.pci.as_mut().ok_or_else(|| format!("device {bdf}: this machine has no PCIe host"))?;
-        streams.push(root.stream_of(*bdf)?);
+        let root = host.pci.as_mut().ok_or("this machine has no PCIe host")?;
         functions.push(vpci::assign(&root.ecam, &mut root.windows, *bdf, &mut window).map_err(text)?);
     }
-    Ok((functions, streams))
+    Ok(functions)
+}
+
+/// Calls `visit` with the name of each of the VM's devices, and each of its streams.
+fn each_stream(
+    host: &Host<'_>,
+    plan: &VmPlan,
+    visit: &mut dyn FnMut(&dyn fmt::Display, Stream),
+) -> Result<(), String> {
+    for bdf in &plan.config.devices {
+        let root = host.pci.as_ref().ok_or_else(|| format!("device {bdf}: this machine has no PCIe host"))?;
+        visit(bdf, root.stream_of(*bdf)?);
+    }
+    for (path, device) in plan.config.nodes.iter().zip(&plan.nodes) {
+        for part in &device.parts {
+            if let Part::Stream(smmu, stream) = part {
+                visit(path, (*smmu, *stream));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finds places in the guest's address space for the registers of the VM's devices that are no PCI functions.
+fn place_nodes(plan: &VmPlan) -> Result<Vec<GuestNode>, String> {
+    let mut window = Window::new(guest_map::PLATFORM_WINDOW.0, guest_map::PLATFORM_WINDOW_BYTES);
+    let mut nodes = Vec::new();
+    for device in &plan.nodes {
+        let mut registers = Vec::new();
+        for part in &device.parts {
+            let Part::Registers(region) = part else { continue };
+            let bytes = region.bytes();
+            let place = bytes.checked_next_power_of_two().and_then(|bytes| window.take(bytes));
+            let ipa = place.ok_or_else(|| format!("{}: no room for its registers", device.name))?;
+            registers.push(BarMapping { ipa: Ipa(ipa), pa: region.start(), bytes });
+        }
+        let name = device.name.split('@').next().unwrap_or_default();
+        nodes.push(GuestNode { name, compatible: device.compatible, coherent: device.coherent, registers });
+    }
+    Ok(nodes)
 }
 
 /// A DMA view for each SMMU in front of the VM's devices: indices of SMMU and view.
@@ -211,12 +265,15 @@ fn map(
     host: &Host<'_>,
     space: &mut Space<'_>,
     functions: &[AssignedFunction],
+    nodes: &[GuestNode],
     range: IpaRange,
     ram: Region,
 ) -> Result<(), String> {
     space.map(host.platform, Mapped { range, pa: ram.start(), reach: Reach::Ram }).map_err(text)?;
-    for BarMapping { ipa, pa, bytes } in functions.iter().flat_map(AssignedFunction::mappings) {
-        let range = IpaRange::new(ipa, bytes).map_err(|e| format!("BAR: {e:?}"))?;
+    let bars = functions.iter().flat_map(AssignedFunction::mappings);
+    let registers = nodes.iter().flat_map(|node| node.registers.iter().copied());
+    for BarMapping { ipa, pa, bytes } in bars.chain(registers) {
+        let range = IpaRange::new(ipa, bytes).map_err(|_| "registers: not a range of pages")?;
         space.map(host.platform, Mapped { range, pa, reach: Reach::CpuDevice }).map_err(text)?;
     }
     Ok(())
@@ -228,11 +285,10 @@ fn load(
     plan: &VmPlan,
     kernel: &LoadPlan,
     placement: &Placement,
-    range: IpaRange,
     ram: Region,
-    has_devices: bool,
+    description: &GuestDescription<'_>,
 ) -> Result<(), String> {
-    let place = |ipa: Ipa| at(ram, ipa.0 - range.start().0);
+    let place = |ipa: Ipa| at(ram, ipa.0 - description.memory.start().0);
     for segment in &kernel.segments {
         let bytes = plan.kernel.get(segment.from.clone()).ok_or("the kernel ends early")?;
         host.platform.write_bytes(place(segment.to), bytes);
@@ -241,13 +297,7 @@ fn load(
     if let (Some(placed), Some(ramdisk)) = (placement.ramdisk, plan.ramdisk) {
         host.platform.write_bytes(place(placed.start), ramdisk);
     }
-    let description = GuestDescription {
-        memory: range,
-        command_line: &plan.config.command_line,
-        ramdisk: placement.ramdisk,
-        has_devices,
-    };
-    let tree = guest_dt::build(&description).map_err(text)?;
+    let tree = guest_dt::build(description).map_err(text)?;
     host.platform.write_bytes(place(placement.dtb.start), &tree);
     Ok(())
 }
@@ -270,26 +320,25 @@ fn attach(
 }
 
 fn announce(
-    config: &VmConfig,
-    range: IpaRange,
+    host: &Host<'_>,
+    plan: &VmPlan,
     ram: Region,
     space: &Space<'_>,
-    streams: &[Stream],
     log: &DirtyLog,
-) {
-    let (name, leaves) = (&config.name, space.cpu_view().tree.leaves());
+) -> Result<(), String> {
+    let (name, leaves) = (&plan.config.name, space.cpu_view().tree.leaves());
     say!(
         "strandline: VM {name}: {} MiB of RAM at guest address {} (physical {}), mapped by {} blocks of 1 GiB and {} of \
          2 MiB",
-        range.bytes() >> 20,
-        range.start(),
+        ram.bytes() >> 20,
+        guest_map::RAM,
         ram.start(),
         leaves.blocks_1g,
         leaves.blocks_2m
     );
-    for (bdf, (smmu, stream)) in config.devices.iter().zip(streams) {
-        say!("strandline: VM {name}: device {bdf} is stream {stream} of SMMU {smmu}");
-    }
+    each_stream(host, plan, &mut |device, (smmu, stream)| {
+        say!("strandline: VM {name}: device {device} is stream {stream} of SMMU {smmu}");
+    })?;
     say!(
         "strandline: VM {name}: writes of its CPU are known by {}; {}",
         of_cpu(log.tiers(space).cpu),
@@ -298,6 +347,7 @@ fn announce(
     if space.dma_tier() == DmaTier::Digest {
         say!("strandline: VM {name}: the key of its digests comes from {}", log.key_source());
     }
+    Ok(())
 }
 
 /// The same of its vCPUs.

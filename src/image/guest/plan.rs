@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "the bytes of boot modules")]
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::with_exposed_provenance;
@@ -13,7 +13,7 @@ use strandline_bundle::{Bundle, Entry, Kind};
 
 use crate::args::{self, VmConfig};
 use crate::failure::Failure;
-use crate::machine::{Machine, Module, ModuleKind, Region};
+use crate::machine::{Machine, Module, ModuleKind, Part, PlatformDevice, Region};
 use crate::vpci::Ownership;
 
 /// A VM to be started.
@@ -24,6 +24,8 @@ pub struct VmPlan {
     pub kernel: &'static [u8],
     /// Its ramdisk.
     pub ramdisk: Option<&'static [u8]>,
+    /// Its devices that are no PCI functions, in the order of their paths in `config`.
+    pub nodes: Vec<PlatformDevice>,
 }
 
 /// The VMs that the boot loader has left modules for.
@@ -56,12 +58,29 @@ pub fn read(machine: &Machine) -> Result<Vec<VmPlan>, Failure> {
         }
     }
     let mut owners = Ownership::default();
-    for (index, plan) in plans.iter().enumerate() {
-        for bdf in &plan.config.devices {
-            owners.claim(*bdf, index).map_err(|error| of_vm(&plan.config.name, error))?;
-        }
+    for (index, plan) in plans.iter_mut().enumerate() {
+        claim(machine, &mut owners, index, plan).map_err(|why| of_vm(&plan.config.name, why))?;
     }
     if plans.is_empty() { Err(Failure::NoVm) } else { Ok(plans) }
+}
+
+/// Finds the devices of VM number `index`, and claims them for it.
+fn claim(machine: &Machine, owners: &mut Ownership, index: usize, plan: &mut VmPlan) -> Result<(), String> {
+    for bdf in &plan.config.devices {
+        let mut parts = Vec::from([bdf.part()]);
+        let host = machine.pcie.first();
+        if let Some((smmu, stream)) = host.and_then(|host| host.stream_of(bdf.requester_id())) {
+            parts.push(Part::Stream(smmu, stream));
+        }
+        owners.claim(&bdf.to_string(), index, parts)?;
+    }
+    for path in &plan.config.nodes {
+        let device = machine.platform_device(path).map_err(|error| format!("device {path}: {error}"))?;
+        let device = device.ok_or_else(|| format!("device {path}: the machine's tree has no such node"))?;
+        owners.claim(path, index, device.parts.clone())?;
+        plan.nodes.push(device);
+    }
+    Ok(())
 }
 
 /// Adds a kernel's VM, or a ramdisk to the last one.
@@ -70,7 +89,7 @@ fn add(plans: &mut Vec<VmPlan>, part: &Entry<'static>) -> Result<(), String> {
         (Kind::Kernel, _) => {
             let config =
                 args::parse(part.arguments, plans.len()).map_err(|error| format!("bootargs: {error}"))?;
-            plans.push(VmPlan { config, kernel: part.data, ramdisk: None });
+            plans.push(VmPlan { config, kernel: part.data, ramdisk: None, nodes: Vec::new() });
             Ok(())
         }
         (Kind::Ramdisk, None) => Err("a ramdisk without a kernel before it".into()),
@@ -89,6 +108,7 @@ struct About<'a> {
 }
 
 impl About<'_> {
+    #[cold]
     fn failure(self, why: impl fmt::Display) -> Failure {
         // A name of its own invention may be longer than the heap.
         let name = self.module.name;
@@ -108,6 +128,8 @@ fn bytes(region: Region) -> &'static [u8] {
 }
 
 /// How a VM is called in a failure.
+#[cold]
+#[inline(never)]
 pub fn of_vm(name: &str, why: impl fmt::Display) -> Failure {
     let text: String = format!("VM {name}: {why}");
     Failure::Setup(text)

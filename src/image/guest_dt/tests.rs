@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node as _, Property as _};
-use strandline::addr::Ipa;
+use strandline::addr::{Ipa, Pa};
 
 use super::*;
 
@@ -15,6 +15,7 @@ fn guest<'a>() -> GuestDescription<'a> {
         command_line: "console=ttyAMA0 quiet",
         ramdisk: Some(Placed { start: Ipa(0x4a00_0000), bytes: 0x12_3456 }),
         has_devices: true,
+        nodes: &[],
     }
 }
 
@@ -100,6 +101,30 @@ fn vm_without_devices_has_no_pci_host_and_without_ramdisk_no_initrd() {
     for property in ["linux,initrd-start", "linux,initrd-end", "linux,pci-probe-only"] {
         assert_eq!(bytes(&dtb, "/chosen", property), None, "{property}");
     }
+}
+
+#[test]
+fn device_that_is_no_pci_function_has_a_node_of_its_own() {
+    let device = GuestNode {
+        name: "dma-controller",
+        compatible: b"maker,fast\0maker,slow\0",
+        coherent: true,
+        registers: [(0x3010_0000, 0x1000), (0x3020_0000, 0x3000)]
+            .map(|(ipa, bytes)| BarMapping { ipa: Ipa(ipa), pa: Pa(0xfe00_0000), bytes })
+            .to_vec(),
+    };
+    let dtb = build(&GuestDescription { nodes: std::slice::from_ref(&device), ..guest() }).unwrap();
+    let node = "/dma-controller@30100000";
+    assert_eq!(bytes(&dtb, node, "compatible"), Some(device.compatible.to_vec()));
+    let words: Vec<u8> = [0, 0x3010_0000, 0, 0x1000, 0, 0x3020_0000, 0, 0x3000_u32]
+        .iter()
+        .flat_map(|w| w.to_be_bytes())
+        .collect();
+    assert_eq!(bytes(&dtb, node, "reg"), Some(words));
+    assert_eq!(bytes(&dtb, node, "dma-coherent"), Some(vec![]));
+    let other =
+        build(&GuestDescription { nodes: &[GuestNode { coherent: false, ..device }], ..guest() }).unwrap();
+    assert_eq!(bytes(&other, node, "dma-coherent"), None);
 }
 
 #[test]

@@ -1,6 +1,4 @@
-//! The devices EL2 itself drives: console, power, interrupt controller, timer, SMMUs.
-
-use core::fmt;
+//! The devices EL2 itself drives: interrupt controller, timer, SMMUs. The console is in `console`, power in `firmware`.
 
 use arrayvec::ArrayVec;
 use strandline::smmu::Errata;
@@ -13,108 +11,6 @@ use super::{Region, TreeError};
 pub const MAX_SMMUS: usize = 8;
 /// How many regions of redistributors a GIC may have.
 pub const MAX_REDISTRIBUTORS: usize = 8;
-
-/// The PL011 that is the console.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Uart {
-    /// Its registers.
-    pub region: Region,
-    /// The compatible string it was recognised by.
-    pub compatible: &'static str,
-    /// The frequency of the clock its baud rate is made from, in Hz.
-    pub clock_hz: u32,
-    /// The baud rate.
-    pub baud: u32,
-}
-
-const UART_COMPATIBLE: &[&str] = &["arm,pl011"];
-/// What the PL011 of Arm's own boards, and of those made after them, is clocked with.
-const DEFAULT_UART_CLOCK_HZ: u32 = 24_000_000;
-const DEFAULT_BAUD: u32 = 115_200;
-
-impl Uart {
-    /// The PL011 that `/chosen/stdout-path` names or, failing that, the first one.
-    ///
-    /// # Errors
-    /// There is none, or its node is wrong.
-    pub fn read(tree: Tree) -> Result<Self, TreeError> {
-        let is_pl011 = |place: &Place| place.compatible_with(UART_COMPATIBLE).is_some();
-        let (path, options) = stdout(tree)?.unwrap_or_default();
-        let place = match tree.by_path(path)?.filter(is_pl011) {
-            Some(place) => place,
-            None => tree
-                .find(&mut |place| Ok(is_pl011(place)))?
-                .ok_or(TreeError::Missing("console (a PL011, compatible = \"arm,pl011\")"))?,
-        };
-        // Baud rate, then parity, bits and flow control: the PL011 is always set to 8 bits without parity.
-        let baud = options.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
-        Ok(Self {
-            region: place.reg(0)?,
-            compatible: place.compatible_with(UART_COMPATIBLE).unwrap_or_default(),
-            clock_hz: clock_hz(tree, &place)?.unwrap_or(DEFAULT_UART_CLOCK_HZ),
-            baud: baud.filter(|b| *b != 0).unwrap_or(DEFAULT_BAUD),
-        })
-    }
-}
-
-/// The path that `/chosen/stdout-path` gives, by an alias or itself, and the options behind its colon.
-fn stdout(tree: Tree) -> Result<Option<(&'static str, &'static str)>, TreeError> {
-    let chosen = tree.by_path("/chosen")?;
-    let Some(value) = chosen.and_then(|c| c.string("stdout-path")) else { return Ok(None) };
-    let (name, options) = value.split_once(':').unwrap_or((value, ""));
-    if name.starts_with('/') {
-        return Ok(Some((name, options)));
-    }
-    let aliases = tree.by_path("/aliases")?;
-    Ok(aliases.and_then(|aliases| aliases.string(name)).map(|path| (path, options)))
-}
-
-/// The frequency of the first of a device's clocks, where that is a fixed one.
-fn clock_hz(tree: Tree, place: &Place) -> Result<Option<u32>, TreeError> {
-    let Some(phandle) = place.property("clocks").and_then(|clocks| Cells(clocks).cell()) else {
-        return Ok(None);
-    };
-    match tree.by_phandle(phandle)? {
-        Some(clock) => Ok(clock.cell("clock-frequency")?.filter(|hz| *hz != 0)),
-        None => Ok(None),
-    }
-}
-
-/// How PSCI is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conduit {
-    /// By `SMC #0`.
-    Smc,
-    /// By `HVC #0`.
-    Hvc,
-}
-
-impl fmt::Display for Conduit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Smc => "SMC",
-            Self::Hvc => "HVC",
-        })
-    }
-}
-
-impl Conduit {
-    /// The conduit that the PSCI node names.
-    ///
-    /// # Errors
-    /// There is no PSCI of version 0.2 or later, or it names no conduit.
-    pub fn read(tree: Tree) -> Result<Self, TreeError> {
-        let names = ["arm,psci-1.0", "arm,psci-0.2"];
-        let place = tree
-            .find(&mut |p| Ok(p.compatible_with(&names).is_some()))?
-            .ok_or(TreeError::Missing("PSCI (compatible = \"arm,psci-1.0\" or \"arm,psci-0.2\")"))?;
-        match place.string("method") {
-            Some("smc") => Ok(Self::Smc),
-            Some("hvc") => Ok(Self::Hvc),
-            _ => Err(place.wrong("method", "is neither \"smc\" nor \"hvc\"")),
-        }
-    }
-}
 
 /// When an interrupt is signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,11 +67,16 @@ impl Gic {
         Ok(Self { distributor: place.reg(0)?, redistributors, phandle: place.phandle()?, cells })
     }
 
+    /// How many interrupts a device has.
+    pub(super) fn interrupt_count(&self, place: &Place) -> usize {
+        place.property("interrupts").map_or(0, |interrupts| interrupts.len().div_ceil(4 * self.cells))
+    }
+
     /// Interrupt `index` of a device.
     ///
     /// # Errors
     /// The device has no such interrupt, or it is none of this GIC's.
-    fn interrupt(&self, place: &Place, index: usize) -> Result<Interrupt, TreeError> {
+    pub(super) fn interrupt(&self, place: &Place, index: usize) -> Result<Interrupt, TreeError> {
         let parent = place.inherited("interrupt-parent").and_then(|p| Cells(p).cell());
         if parent.is_some() && parent != self.phandle {
             return Err(place.wrong("interrupt-parent", "is not the GIC"));
@@ -231,10 +132,10 @@ pub struct SmmuNode {
     pub region: Region,
     /// Its accesses to memory are coherent with the CPUs' caches (`dma-coherent`).
     pub coherent: bool,
-    /// The event queue's interrupt, where it is wired.
-    pub event: Option<Interrupt>,
-    /// The interrupt of global errors, where it is wired.
-    pub gerror: Option<Interrupt>,
+    /// The event queue's interrupt.
+    pub event: Interrupt,
+    /// The interrupt of global errors.
+    pub gerror: Interrupt,
     /// How others refer to it.
     pub phandle: Option<u32>,
     /// The compatible string that tells of its errata, or else the one it was recognised by.
@@ -263,11 +164,15 @@ fn read_smmu(place: &Place, gic: &Gic) -> Result<SmmuNode, TreeError> {
     }
     // One wire for all reasons is legal; each handler then looks whether it was meant.
     let combined = gic.named_interrupt(place, "combined")?;
+    let wired = |name| match gic.named_interrupt(place, name)?.or(combined) {
+        Some(interrupt) => Ok(interrupt),
+        None => Err(place.wrong("interrupt-names", "has neither eventq and gerror nor combined")),
+    };
     Ok(SmmuNode {
         region,
         coherent: place.property("dma-coherent").is_some(),
-        event: gic.named_interrupt(place, "eventq")?.or(combined),
-        gerror: gic.named_interrupt(place, "gerror")?.or(combined),
+        event: wired("eventq")?,
+        gerror: wired("gerror")?,
         phandle: place.phandle()?,
         compatible: place.compatible_with(Errata::COMPATIBLE).unwrap_or("arm,smmu-v3"),
     })

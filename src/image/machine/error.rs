@@ -2,15 +2,18 @@
 
 use core::fmt;
 
-use dtoolkit::error::FdtParseError;
-
 use super::Region;
 
 /// Why a device tree does not describe a machine that EL2 can run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TreeError {
     /// The blob is not a device tree, or its structure is broken.
-    Broken(FdtParseError),
+    Broken {
+        /// How.
+        problem: &'static str,
+        /// At which byte.
+        at: usize,
+    },
     /// Something EL2 cannot do without is not in the tree.
     Missing(&'static str),
     /// A node describes something EL2 does not support.
@@ -51,7 +54,7 @@ impl fmt::Display for TreeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("device tree: ")?;
         match self {
-            Self::Broken(error) => write!(f, "{error}"),
+            Self::Broken { problem, at } => write!(f, "broken at byte {at}: {problem}"),
             Self::Missing(what) => write!(f, "no {what}"),
             Self::Unsupported { node, what } => write!(f, "{node}: not supported: {what}"),
             Self::Property { node, property, problem } => write!(f, "{node}: {property}: {problem}"),
@@ -61,11 +64,5 @@ impl fmt::Display for TreeError {
             }
             Self::OutsideRam(what, at) => write!(f, "{what} {at} is not in RAM"),
         }
-    }
-}
-
-impl From<FdtParseError> for TreeError {
-    fn from(error: FdtParseError) -> Self {
-        Self::Broken(error)
     }
 }

@@ -103,7 +103,7 @@ fn read_host(tree: Tree, place: &Place, smmus: &[SmmuNode]) -> Result<PcieHost, 
         last_bus,
         windows: read_windows(place)?,
         msi_doorbell: read_doorbell(tree, place)?,
-        iommu_map: read_iommu_map(place, smmus)?,
+        iommu_map: read_iommu_map(tree, place, smmus)?,
         iommu_map_mask: place.cell("iommu-map-mask")?.unwrap_or(u32::MAX),
     })
 }
@@ -153,8 +153,10 @@ fn read_window(place: &Place, cells: &mut Cells) -> Option<(u32, u64, Region)> {
 }
 
 /// `iommu-map`: first requester ID, SMMU, first stream ID, how many. Entries that name something else than one of
-/// `smmus` are left out: what stands behind them has no stream.
+/// `smmus` are left out: what stands behind them has no stream. So it is with an SMMU that is switched off; what is
+/// nowhere is a mistake.
 fn read_iommu_map(
+    tree: Tree,
     place: &Place,
     smmus: &[SmmuNode],
 ) -> Result<ArrayVec<IommuMapEntry, MAX_IOMMU_MAP>, TreeError> {
@@ -163,11 +165,22 @@ fn read_iommu_map(
     while !cells.is_empty() {
         let entry = read_map_entry(&mut cells)
             .ok_or_else(|| place.wrong("iommu-map", "has an entry that is broken or wraps"))?;
-        if let Some(smmu) = smmus.iter().position(|s| s.phandle == Some(entry.phandle)) {
-            let MapEntry { first_rid, first_target: first_stream, count, .. } = entry;
-            let entry = IommuMapEntry { first_rid, smmu, first_stream, count };
-            push(&mut map, "iommu-map entries of a PCIe host", entry)?;
+        let MapEntry { first_rid, phandle, first_target: first_stream, count } = entry;
+        let Some(smmu) = smmus.iter().position(|s| s.phandle == Some(phandle)) else {
+            if tree.has_phandle(phandle) {
+                continue;
+            }
+            return Err(place.wrong("iommu-map", "leads to a node that is not there"));
+        };
+        let meets = |e: &IommuMapEntry| first_rid < e.first_rid + e.count && e.first_rid < first_rid + count;
+        if map.iter().any(meets) {
+            return Err(place.wrong("iommu-map", "maps one requester twice"));
         }
+        push(
+            &mut map,
+            "iommu-map entries of a PCIe host",
+            IommuMapEntry { first_rid, smmu, first_stream, count },
+        )?;
     }
     Ok(map)
 }

@@ -2,7 +2,11 @@
 
 mod broken;
 mod bundle;
+mod console;
+mod overrides;
+mod platform;
 mod right;
+mod structure;
 mod wrong;
 
 use std::vec::Vec;
@@ -10,7 +14,7 @@ use std::vec::Vec;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{ToPropertyValue, memreserve::MemoryReservation};
 
-use super::{Conduit, Machine, Region, Tree, TreeError, Uart};
+use super::{Conduit, Machine, Overrides, Region, Tree, TreeError, Uart};
 
 const GIC: u32 = 1;
 const SMMU: u32 = 2;
@@ -93,9 +97,13 @@ impl TestTree {
 /// As [`super::super::boot`] does it, for a tree at 0x4800_0000 and an image at 0x4020_0000.
 fn read(blob: &'static [u8]) -> Result<Machine, TreeError> {
     let tree = Tree::new(blob)?;
-    let mut machine = Machine::read_basics(tree, Uart::read(tree)?, Conduit::read(tree)?)?;
+    let mut machine = basics(tree)?;
     machine.read_lists(tree, region(0x4800_0000, 0x1_0000), region(0x4020_0000, 0x10_0000))?;
     Ok(machine)
+}
+
+fn basics(tree: Tree) -> Result<Machine, TreeError> {
+    Machine::read_basics(tree, Uart::read(tree)?, Conduit::read(tree)?, Overrides::read(tree)?)
 }
 
 fn region(start: u64, bytes: u64) -> Region {
@@ -138,7 +146,7 @@ fn virt() -> TestTree {
         )
         .child(pl011("pl011@9000000", 0x900_0000))
         .child(gic())
-        .child(smmu())
+        .child(smmu("smmuv3@9050000", 0x905_0000, 74))
         .child(pcie());
     tree.root = root.0;
     TestTree(tree)
@@ -179,11 +187,12 @@ fn gic() -> Node {
         .child(its)
 }
 
-fn smmu() -> Node {
-    node("smmuv3@9050000")
+/// An SMMU with its interrupts from SPI `first` on.
+fn smmu(name: &str, address: u64, first: u32) -> Node {
+    node(name)
         .with("compatible", "arm,smmu-v3")
-        .with("reg", reg(&[(0x905_0000, 0x2_0000)]))
-        .cells("interrupts", &[0, 74, 1, 0, 75, 1, 0, 76, 1, 0, 77, 1])
+        .with("reg", reg(&[(address, 0x2_0000)]))
+        .cells("interrupts", &[0, first, 1, 0, first + 1, 1, 0, first + 2, 1, 0, first + 3, 1])
         .with("interrupt-names", ["eventq", "priq", "cmdq-sync", "gerror"].as_slice())
         .flag("dma-coherent")
         .cells("phandle", &[SMMU])

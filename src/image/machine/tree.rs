@@ -1,22 +1,20 @@
 //! Reading a flattened device tree: walking it, cells, and addresses as the CPU sees them.
 //!
-//! Built on `dtoolkit`, which validates the whole blob first: what it then hands out is structurally sound. What
-//! stands in the properties is not: sizes, addresses and references are claims, each checked here or by the caller.
+//! The structure of the whole blob has been checked first ([`super::fdt`]). What stands in the properties has not: sizes,
+//! addresses and references are claims, each checked here or by the caller.
 
 use arrayvec::ArrayVec;
-use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::standard::NodeStandard;
-use dtoolkit::{Node, Property};
 
+use super::fdt::{Fdt, Node};
 use super::{Region, TreeError};
 
 /// Nodes nested deeper are not looked at: no device that EL2 drives is described there.
 const MAX_DEPTH: usize = 16;
 
 /// A validated device tree. The blob stays where it is as long as the machine runs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tree {
-    fdt: Fdt<'static>,
+    fdt: Fdt,
 }
 
 impl Tree {
@@ -30,7 +28,7 @@ impl Tree {
 
     /// The entries of the memory reservation block: address, size.
     pub fn reservations(self) -> impl Iterator<Item = (u64, u64)> {
-        self.fdt.memory_reservations().map(|r| (r.address(), r.size()))
+        self.fdt.reservations()
     }
 
     /// Calls `visit` with every node that is not disabled, parents first.
@@ -38,7 +36,7 @@ impl Tree {
     /// # Errors
     /// Those of `visit`; the walk ends there.
     pub fn each(self, visit: &mut dyn FnMut(&Place) -> Result<(), TreeError>) -> Result<(), TreeError> {
-        let mut place = Place { node: self.fdt.root(), above: ArrayVec::new() };
+        let mut place = Place { fdt: self.fdt, node: self.fdt.root(), above: ArrayVec::new() };
         descend(&mut place, visit)
     }
 
@@ -48,7 +46,7 @@ impl Tree {
     /// Those of `visit`.
     pub fn each_compatible(
         self,
-        names: &[&str],
+        names: &[&'static str],
         visit: &mut dyn FnMut(&Place) -> Result<(), TreeError>,
     ) -> Result<(), TreeError> {
         self.each(&mut |place| if place.compatible_with(names).is_some() { visit(place) } else { Ok(()) })
@@ -80,6 +78,11 @@ impl Tree {
         self.find(&mut |place| Ok(place.phandle()? == Some(phandle)))
     }
 
+    /// Whether a node, disabled or not, has this `phandle`.
+    pub fn has_phandle(self, phandle: u32) -> bool {
+        has_phandle_below(self.fdt, self.fdt.root(), MAX_DEPTH, &phandle.to_be_bytes())
+    }
+
     /// The enabled node at `path`, each of whose components names a node with its unit address or without.
     ///
     /// # Errors
@@ -101,7 +104,7 @@ fn descend(
     if place.above.try_push(node).is_err() {
         return Ok(());
     }
-    for child in node.children() {
+    for child in place.fdt.children(node) {
         place.node = child;
         descend(place, visit)?;
     }
@@ -110,25 +113,32 @@ fn descend(
     Ok(())
 }
 
+fn has_phandle_below(fdt: Fdt, node: Node, depth: usize, phandle: &[u8]) -> bool {
+    fdt.property(node, "phandle") == Some(phandle)
+        || depth > 0 && fdt.children(node).any(|child| has_phandle_below(fdt, child, depth - 1, phandle))
+}
+
 /// A node, and the nodes it lies in, the root first.
 #[derive(Clone)]
 pub struct Place {
-    node: FdtNode<'static>,
-    above: ArrayVec<FdtNode<'static>, MAX_DEPTH>,
+    fdt: Fdt,
+    node: Node,
+    above: ArrayVec<Node, MAX_DEPTH>,
 }
 
 impl Place {
     /// The node's name, with its unit address; `/` for the root.
     pub fn name(&self) -> &'static str {
-        if self.above.is_empty() { "/" } else { self.node.name() }
+        if self.above.is_empty() { "/" } else { self.node.name }
     }
 
     /// The bytes of a property.
     pub fn property(&self, name: &str) -> Option<&'static [u8]> {
-        property(&self.node, name)
+        self.fdt.property(self.node, name)
     }
 
     /// A property that holds one string.
+    #[inline(never)]
     pub fn string(&self, name: &str) -> Option<&'static str> {
         core::str::from_utf8(self.property(name)?.strip_suffix(b"\0")?).ok()
     }
@@ -137,6 +147,7 @@ impl Place {
     ///
     /// # Errors
     /// It is there and is not one cell.
+    #[inline(never)]
     pub fn cell(&self, name: &'static str) -> Result<Option<u32>, TreeError> {
         let Some(value) = self.property(name) else { return Ok(None) };
         let bytes = value.try_into().map_err(|_| self.wrong(name, "is not one cell"))?;
@@ -153,17 +164,23 @@ impl Place {
 
     /// A property of this node or, where it has none of that name, of the nearest node around it.
     pub fn inherited(&self, name: &str) -> Option<&'static [u8]> {
-        self.property(name).or_else(|| self.above.iter().rev().find_map(|node| property(node, name)))
+        self.property(name)
+            .or_else(|| self.above.iter().rev().find_map(|node| self.fdt.property(*node, name)))
     }
 
     /// The first of the node's compatible strings that is one of `names`.
-    pub fn compatible_with(&self, names: &[&str]) -> Option<&'static str> {
-        self.node.compatible()?.find(|c| names.contains(c))
+    #[inline(never)]
+    pub fn compatible_with(&self, names: &[&'static str]) -> Option<&'static str> {
+        let strings = self.property("compatible")?.split(|byte| *byte == 0);
+        strings.filter_map(|string| core::str::from_utf8(string).ok()).find_map(|string| {
+            // The caller's own text: it lives as long as the program.
+            names.iter().find(|name| **name == string).copied()
+        })
     }
 
     /// The name of the node this one lies in; empty for the root and its children.
     pub fn parent_name(&self) -> &'static str {
-        self.above.last().map_or("", |node| node.name())
+        self.above.last().map_or("", |node| node.name)
     }
 
     /// How deep the node lies: 0 for the root, 1 for its children.
@@ -172,6 +189,9 @@ impl Place {
     }
 
     /// An error about one of this node's properties.
+    // Seven words: put together in one place, not at each.
+    #[cold]
+    #[inline(never)]
     pub fn wrong(&self, property: &'static str, problem: &'static str) -> TreeError {
         TreeError::Property { node: self.name(), property, problem }
     }
@@ -222,18 +242,19 @@ impl Place {
 
     /// `#address-cells` of the bus the node lies on, where that is sound.
     pub fn parent_address_cells(&self) -> Option<usize> {
-        self.above.last()?.address_cells().ok()?.try_into().ok()
+        Some(cells_of(self.fdt, *self.above.last()?)?.0)
     }
 
     /// `#address-cells` and `#size-cells` of the bus the node lies on. A `/chosen` that gives none has the root's.
     fn reg_cells(&self) -> Result<(usize, usize), TreeError> {
-        let Some(mut bus) = self.above.last() else { return Err(self.wrong("reg", "has no meaning here")) };
-        if bus.name() == "chosen" && property(bus, "#address-cells").is_none() {
-            bus = self.above.first().unwrap_or(bus);
+        let Some(mut bus) = self.above.last().copied() else {
+            return Err(self.wrong("reg", "has no meaning here"));
+        };
+        if bus.name == "chosen" && self.fdt.property(bus, "#address-cells").is_none() {
+            bus = self.above.first().copied().unwrap_or(bus);
         }
-        let cells = (bus.address_cells(), bus.size_cells());
-        match cells {
-            (Ok(address @ 1..=2), Ok(size @ 1..=2)) => Ok((address as usize, size as usize)),
+        match cells_of(self.fdt, bus) {
+            Some(cells @ (1..=2, 1..=2)) => Ok(cells),
             _ => Err(self.wrong("reg", "lies on a bus whose addresses or sizes are not one or two cells")),
         }
     }
@@ -242,16 +263,16 @@ impl Place {
     fn translate(&self, mut region: Region) -> Result<Region, TreeError> {
         for pair in self.above.windows(2).rev() {
             let [parent, bus] = pair else { break };
-            if bus.name() == "chosen" || bus.name() == "reserved-memory" {
+            if bus.name == "chosen" || bus.name == "reserved-memory" {
                 continue;
             }
-            let ranges = property(bus, "ranges").ok_or_else(|| {
+            let ranges = self.fdt.property(*bus, "ranges").ok_or_else(|| {
                 self.wrong("reg", "lies on a bus that is not mapped into the CPU's addresses")
             })?;
             if ranges.is_empty() {
                 continue;
             }
-            region = translate_once(parent, bus, ranges, region)
+            region = translate_once(self.fdt, [*parent, *bus], ranges, region)
                 .ok_or_else(|| self.wrong("reg", "is not covered by the ranges of its bus"))?;
         }
         Ok(region)
@@ -266,7 +287,8 @@ impl Place {
         let nodes = self.above.iter().chain([&self.node]).skip(1);
         for node in nodes {
             let Some(wanted) = components.next() else { return false };
-            if node.name() != wanted && node.name_without_address() != wanted {
+            let bare = node.name.split('@').next();
+            if node.name != wanted && bare != Some(wanted) {
                 return false;
             }
         }
@@ -274,16 +296,15 @@ impl Place {
     }
 }
 
-/// One step of an address translation: through the non-empty `ranges` of `bus`, which lies in `parent`.
+/// One step of an address translation: through the non-empty `ranges` of a bus, which lies in another.
 fn translate_once(
-    parent: &FdtNode<'static>,
-    bus: &FdtNode<'static>,
+    fdt: Fdt,
+    [parent, bus]: [Node; 2],
     ranges: &'static [u8],
     region: Region,
 ) -> Option<Region> {
-    let child_cells = bus.address_cells().ok()?.try_into().ok()?;
-    let parent_cells = parent.address_cells().ok()?.try_into().ok()?;
-    let size_cells = bus.size_cells().ok()?.try_into().ok()?;
+    let (child_cells, size_cells) = cells_of(fdt, bus)?;
+    let (parent_cells, _) = cells_of(fdt, parent)?;
     let mut cells = Cells(ranges);
     while !cells.is_empty() {
         let child = cells.take(child_cells)?;
@@ -296,8 +317,13 @@ fn translate_once(
     None
 }
 
-fn property(node: &FdtNode<'static>, name: &str) -> Option<&'static [u8]> {
-    node.property(name)?.value_as::<&'static [u8]>().ok()
+/// `#address-cells` and `#size-cells` of a bus: two and one where it doesn't say; `None` where what it says is no number.
+fn cells_of(fdt: Fdt, bus: Node) -> Option<(usize, usize)> {
+    let cells = |name, absent| match fdt.property(bus, name) {
+        Some(value) => value.try_into().ok().map(u32::from_be_bytes),
+        None => Some(absent),
+    };
+    Some((cells("#address-cells", 2)? as usize, cells("#size-cells", 1)? as usize))
 }
 
 /// Big-endian 32-bit cells, read from the front.
@@ -311,6 +337,7 @@ impl Cells {
     }
 
     /// The number of `count` cells, one or two; `None` where they aren't there, or are more.
+    #[inline(never)]
     pub fn take(&mut self, count: usize) -> Option<u64> {
         if !(1..=2).contains(&count) {
             return None;
@@ -321,6 +348,7 @@ impl Cells {
     }
 
     /// One cell.
+    #[inline(never)]
     pub fn cell(&mut self) -> Option<u32> {
         self.take(1).and_then(|value| value.try_into().ok())
     }

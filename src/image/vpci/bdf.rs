@@ -1,7 +1,9 @@
-//! Names of PCI functions and of the groups in which they are isolated.
+//! Names of PCI functions.
 
 use core::fmt;
 use core::str::FromStr;
+
+use crate::machine::Part;
 
 /// A PCI function: bus, device on the bus, function of the device.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +34,13 @@ impl Bdf {
     #[must_use]
     pub const fn requester_id(self) -> u16 {
         (self.bus as u16) << 8 | (self.device as u16) << 3 | self.function as u16
+    }
+
+    /// What it has in common with the functions it can't be given away without: those of one device. Without ACS between
+    /// them they reach each other without passing the SMMU.
+    #[must_use]
+    pub const fn part(self) -> Part {
+        Part::Function(self.requester_id() & !7)
     }
 
     /// The bus it is on.
@@ -82,20 +91,6 @@ impl fmt::Debug for Bdf {
     }
 }
 
-/// The smallest set of functions that can be given away alone: those of one device. Without ACS between them they reach
-/// each other without passing the SMMU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Group {
-    bus: u8,
-    device: u8,
-}
-
-/// The isolation group of a function.
-#[must_use]
-pub const fn group_of(bdf: Bdf) -> Group {
-    Group { bus: bdf.bus, device: bdf.device }
-}
-
 #[cfg(test)]
 mod tests {
     use alloc::string::ToString;
@@ -137,10 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn group_is_the_device() {
-        let bdf = |text: &str| text.parse::<Bdf>().unwrap();
-        assert_eq!(group_of(bdf("00:03.0")), group_of(bdf("00:03.7")));
-        assert_ne!(group_of(bdf("00:03.0")), group_of(bdf("00:04.0")));
-        assert_ne!(group_of(bdf("00:03.0")), group_of(bdf("01:03.0")));
+    fn functions_of_one_device_have_it_in_common() {
+        let part = |text: &str| text.parse::<Bdf>().unwrap().part();
+        assert_eq!(part("00:03.0"), part("00:03.7"));
+        assert_ne!(part("00:03.0"), part("00:04.0"));
+        assert_ne!(part("00:03.0"), part("01:03.0"));
     }
 }

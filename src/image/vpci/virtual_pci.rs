@@ -13,7 +13,7 @@
 use alloc::vec::Vec;
 
 use super::assign::{AssignedBar, AssignedFunction};
-use super::bdf::{Bdf, group_of};
+use super::bdf::Bdf;
 use super::config::{
     BAR0, BARS, CLASS, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_MEMORY, COMMAND_STATUS, ConfigSpace,
     HEADER, HEADER_MULTI_FUNCTION, IDS, STATUS, STATUS_CAPABILITIES, STATUS_INTX, SUBSYSTEM,
@@ -36,7 +36,7 @@ impl VirtualPci {
         let mut shown: Vec<VirtualFunction> = Vec::new();
         for function in functions {
             let mut number = 0;
-            for sibling in shown.iter_mut().filter(|f| group_of(f.guest) == group_of(function.bdf())) {
+            for sibling in shown.iter_mut().filter(|f| f.guest.part() == function.bdf().part()) {
                 sibling.multi_function = true;
                 number += 1;
             }

@@ -147,6 +147,24 @@ impl Boot {
     }
 }
 
+/// Boots the emulated machine of a board, by `scripts/run` with further options.
+///
+/// # Panics
+/// The script does not start.
+#[must_use]
+pub fn run_board(board: &str, options: &[&str]) -> Outcome {
+    let mut command = Command::new(root().join("scripts/run"));
+    command.args(["--board", board, "--timeout", "300"]).args(options);
+    let output = command.output().expect("scripts/run starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Outcome {
+        succeeded: output.status.success(),
+        lines: text(&output.stdout).lines().map(String::from).collect(),
+        errors: text(&output.stderr),
+        trace: vec![],
+    }
+}
+
 impl Outcome {
     /// Everything, for a failed test to show.
     #[must_use]

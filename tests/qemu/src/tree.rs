@@ -45,6 +45,12 @@ impl Tree {
         self
     }
 
+    /// With another value of a property that is a text.
+    #[must_use]
+    pub fn with_text(self, path: &str, property: &str, text: &str) -> Self {
+        self.with(path, property, format!("{text}\0").as_bytes())
+    }
+
     /// With another value of a property.
     ///
     /// # Panics

@@ -97,6 +97,45 @@ fn firmware_that_leaves_the_host_extensions_on_is_no_obstacle() {
     short_case_passes(machine.run());
 }
 
+/// The console that `scripts/image` has written into the board's image.
+#[test]
+fn broken_device_tree_is_told_on_the_boards_early_console() {
+    // x0 = where the emulator puts the broken tree, and a jump to the image.
+    let code: Vec<u8> = [
+        0xd2ab_0000_u32, // movz x0, #0x5800, lsl #16
+        0xd2a8_0402,     // movz x2, #0x4020, lsl #16
+        0xd61f_0040,     // br x2
+    ]
+    .iter()
+    .flat_map(|word| word.to_le_bytes())
+    .collect();
+    let stub = ScratchFile::with("elf", &qemu_tests::elf::executable(&code, 0x5000_0000, 0));
+    let tree = fs::read(root().join("fuzz/trees/virt.dtb")).expect("it is there");
+    let mut badly_nested = tree.clone();
+    // A token of the structure block, where it begins.
+    let structure = u32::from_be_bytes(tree[8..12].try_into().expect("four bytes")) as usize;
+    badly_nested[structure..structure + 4].copy_from_slice(&7_u32.to_be_bytes());
+    let place = format!("broken at byte {structure}: neither node nor property");
+    for (tree, problem) in [
+        (&tree[..0], "no device tree at the address in x0"),
+        (&[&tree[..4], &[0, 0, 0, 8]].concat()[..], "broken at byte 20: cut short"),
+        (&badly_nested[..], place.as_str()),
+    ] {
+        let blob = ScratchFile::with("dtb", tree);
+        let image =
+            format!("loader,addr=0x40200000,force-raw=on,file={}", file(BOARD, "strandline.img").display());
+        let tree = format!("loader,addr=0x58000000,force-raw=on,file={}", blob.name());
+        let mut machine = Machine::kernel(stub.path()).with(&["-device", &image]);
+        if fs::metadata(blob.path()).is_ok_and(|file| file.len() > 0) {
+            machine = machine.with(&["-device", &tree]);
+        }
+        // Nobody has told it how it is switched off.
+        let outcome = machine.until("strandline: failed: ");
+        assert!(outcome.says(problem), "no line says '{problem}'{}", outcome.show());
+        assert!(!outcome.says("PANIC"), "{}", outcome.show());
+    }
+}
+
 #[test]
 fn device_tree_on_the_card_goes_before_u_boots_own() {
     // The emulated board's U-Boot has no address for it.
@@ -176,6 +215,8 @@ fn firmware_goes_on_the_card_where_the_board_starts_from() {
 fn every_other_boards_card_boots_on_the_emulated_board_too() {
     let boards = script("image", &["--list"]);
     for board in String::from_utf8(boards.stdout).expect("names of folders").lines().filter(|b| *b != BOARD) {
-        demo_passes(Machine::uboot().card(&file(board, "card.img")).run());
+        // qemu-sbsa's VM has a device of this number.
+        let machine = Machine::uboot().with(&["-device", "edu,addr=04.0,dma_mask=0xffffffffffffffff"]);
+        demo_passes(machine.card(&file(board, "card.img")).run());
     }
 }

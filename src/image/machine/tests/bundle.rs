@@ -22,7 +22,7 @@ fn handed_over(tree: &TestTree) -> Result<Machine, TreeError> {
     let ram: ArrayVec<Region, MAX_RAM> =
         [region(0x4000_0000, 0x1000_0000), region(0x5100_0000, 0x1000_0000)].into_iter().collect();
     let tree = Tree::new(tree.blob())?;
-    let mut machine = Machine::read_basics(tree, Uart::read(tree)?, Conduit::read(tree)?)?;
+    let mut machine = basics(tree)?;
     machine.take_over(&Handover { ram, bundle: region(0x5200_0000, 0x1234) });
     machine.read_lists(tree, region(0x4800_0000, 0x1_0000), region(0x4020_0000, 0x10_0000))?;
     Ok(machine)

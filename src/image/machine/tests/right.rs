@@ -10,9 +10,7 @@ fn machine_is_what_the_tree_says() {
     let machine = virt().read().unwrap();
     assert_eq!(machine.ram.as_slice(), [region(0x4000_0000, 0x8000_0000)]);
     assert_eq!(machine.ram_bytes(), 2 << 30);
-    assert_eq!(machine.uart.region, region(0x900_0000, 0x1000));
-    assert_eq!((machine.uart.compatible, machine.uart.clock_hz), ("arm,pl011", 24_000_000));
-    assert_eq!(machine.psci, Conduit::Smc);
+    assert_eq!(machine.psci, Some(Conduit::Smc));
     assert_eq!(machine.gic.distributor, region(0x800_0000, 0x1_0000));
     assert_eq!(machine.gic.redistributors.as_slice(), [region(0x80a_0000, 0xf6_0000)]);
     assert_eq!(machine.timer, Interrupt { intid: 26, trigger: Trigger::Level });
@@ -28,17 +26,33 @@ fn smmu_has_its_interrupts_by_name() {
     assert!(smmu.coherent);
     assert_eq!((smmu.phandle, smmu.compatible), (Some(SMMU), "arm,smmu-v3"));
     // SPI 74 and 77; INTIDs of SPIs begin at 32.
-    assert_eq!(smmu.event, Some(Interrupt { intid: 106, trigger: Trigger::Edge }));
-    assert_eq!(smmu.gerror, Some(Interrupt { intid: 109, trigger: Trigger::Edge }));
+    assert_eq!(smmu.event, Interrupt { intid: 106, trigger: Trigger::Edge });
+    assert_eq!(smmu.gerror, Interrupt { intid: 109, trigger: Trigger::Edge });
 }
 
 #[test]
-fn smmu_without_wires_has_no_interrupts_and_is_not_coherent() {
-    let tree = virt()
-        .remove_property("/smmuv3@9050000", "interrupt-names")
-        .remove_property("/smmuv3@9050000", "dma-coherent");
-    let smmu = tree.read().unwrap().smmus[0];
-    assert_eq!((smmu.event, smmu.gerror, smmu.coherent), (None, None, false));
+fn one_wire_of_an_smmu_may_stand_for_both_interrupts() {
+    let names = ["combined", "priq"].as_slice();
+    let smmu = virt().set("/smmuv3@9050000", "interrupt-names", names).read().unwrap().smmus[0];
+    assert_eq!((smmu.event.intid, smmu.gerror.intid), (106, 106));
+}
+
+#[test]
+fn smmu_that_is_not_called_coherent_is_not() {
+    let smmu = virt().remove_property("/smmuv3@9050000", "dma-coherent").read().unwrap().smmus[0];
+    assert!(!smmu.coherent);
+}
+
+#[test]
+fn several_smmus_keep_the_order_of_the_tree_and_each_has_its_streams() {
+    let second = smmu("smmuv3@9090000", 0x909_0000, 80).cells("phandle", &[8]);
+    let map = [0, 8, 0x500, 0x100, 0x100, SMMU, 0x100, 0xff00_u32];
+    let machine = virt().add("/", second).set("/pcie@10000000", "iommu-map", map.as_slice()).read().unwrap();
+    let smmus: Vec<_> = machine.smmus.iter().map(|s| (s.region.start().0, s.event.intid)).collect();
+    assert_eq!(smmus, [(0x905_0000, 106), (0x909_0000, 112)]);
+    let host = &machine.pcie[0];
+    assert_eq!(host.stream_of(0x08), Some((1, StreamId(0x508))));
+    assert_eq!(host.stream_of(0x108), Some((0, StreamId(0x108))));
 }
 
 #[test]
@@ -78,14 +92,29 @@ fn doorbell_of_a_v2m_frame_is_its_setspi_register() {
 
 #[test]
 fn requester_becomes_the_stream_that_iommu_map_says() {
-    let map = [0x100_u32, SMMU, 0x3000, 0x100, 0x200, 77, 0, 0x100];
+    let map = [0x100_u32, SMMU, 0x3000, 0x100];
     let machine = virt().set("/pcie@10000000", "iommu-map", map.as_slice()).read().unwrap();
     let host = &machine.pcie[0];
     assert_eq!(host.stream_of(0x0ff), None);
     assert_eq!(host.stream_of(0x100), Some((0, StreamId(0x3000))));
     assert_eq!(host.stream_of(0x1ff), Some((0, StreamId(0x30ff))));
-    // 0x200 is mapped by something that is none of the SMMUs.
-    assert_eq!(host.stream_of(0x200), None);
+}
+
+#[test]
+fn requesters_behind_an_smmu_that_is_switched_off_or_of_another_kind_have_no_stream() {
+    let off = smmu("smmuv3@9090000", 0x909_0000, 80).cells("phandle", &[8]).with("status", "disabled");
+    let older = node("smmu@9070000").with("compatible", "arm,mmu-500").cells("phandle", &[9]);
+    let map = [0, 8, 0, 0x100, 0x100, 9, 0x100, 0x100, 0x200, SMMU, 0x200, 0xfe00_u32];
+    let tree = virt().add("/", off).add("/", older).set("/pcie@10000000", "iommu-map", map.as_slice());
+    let host = tree.read().unwrap().pcie[0].clone();
+    assert_eq!([0x08, 0x108].map(|requester| host.stream_of(requester)), [None, None]);
+    assert_eq!(host.stream_of(0x208), Some((0, StreamId(0x208))));
+}
+
+#[test]
+fn machine_without_an_its_has_no_doorbell() {
+    let tree = virt().remove_property("/pcie@10000000", "msi-map");
+    assert_eq!(tree.read().unwrap().pcie[0].msi_doorbell, None);
 }
 
 #[test]
@@ -175,18 +204,6 @@ fn address_on_a_bus_is_translated_to_the_cpus() {
         .child(inner);
     let tree = virt().remove("pl011@9000000").add("/", soc);
     assert_eq!(tree.read().unwrap().uart.region, region(0x10_0000_2000, 0x1000));
-}
-
-#[test]
-fn console_is_the_one_stdout_path_names() {
-    let tree = virt()
-        .add("/", pl011("pl011@9040000", 0x904_0000))
-        .add("/", node("aliases").with("serial1", "/pl011@9040000"))
-        .set("/chosen", "stdout-path", "serial1:921600n8");
-    let uart = tree.read().unwrap().uart;
-    assert_eq!((uart.region.start(), uart.baud), (Pa(0x904_0000), 921_600));
-    let first = virt().remove_property("/chosen", "stdout-path").read().unwrap().uart;
-    assert_eq!((first.region.start(), first.baud), (Pa(0x900_0000), 115_200));
 }
 
 #[test]

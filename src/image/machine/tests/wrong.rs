@@ -6,8 +6,7 @@ use super::*;
 fn what_is_missing_is_named() {
     for (name, message) in [
         ("memory@40000000", "no RAM (device_type = \"memory\")"),
-        ("pl011@9000000", "no console (a PL011, compatible = \"arm,pl011\")"),
-        ("psci", "no PSCI (compatible = \"arm,psci-1.0\" or \"arm,psci-0.2\")"),
+        ("pl011@9000000", "no console (compatible = \"arm,pl011\", \"snps,dw-apb-uart\" or \"ns16550a\")"),
         ("intc@8000000", "no GICv3 (compatible = \"arm,gic-v3\")"),
         ("smmuv3@9050000", "no SMMUv3 (compatible = \"arm,smmu-v3\")"),
         ("timer", "no generic timer (compatible = \"arm,armv8-timer\")"),
@@ -61,6 +60,16 @@ fn interrupt_that_no_gicv3_has_is_refused() {
     }
     let few = virt().set("/smmuv3@9050000", "interrupts", [0_u32, 74, 1].as_slice());
     assert_eq!(few.error(), "device tree: smmuv3@9050000: interrupts: has too few entries");
+}
+
+#[test]
+fn smmu_without_interrupts_is_refused() {
+    let node = "/smmuv3@9050000";
+    let lack = "device tree: smmuv3@9050000: interrupt-names: has neither eventq and gerror nor combined";
+    assert_eq!(virt().remove_property(node, "interrupt-names").error(), lack);
+    assert_eq!(virt().set(node, "interrupt-names", ["eventq", "priq"].as_slice()).error(), lack);
+    let none = virt().remove_property(node, "interrupts").error();
+    assert_eq!(none, "device tree: smmuv3@9050000: interrupts: has too few entries");
 }
 
 #[test]
@@ -136,6 +145,10 @@ fn pcie_host_that_contradicts_itself_is_refused() {
     assert!(descending.error().ends_with("bus-range: is not two ascending bus numbers"));
     let wraps = virt().set(node, "iommu-map", [0_u32, SMMU, u32::MAX, 2].as_slice());
     assert!(wraps.error().ends_with("iommu-map: has an entry that is broken or wraps"));
+    let nowhere = virt().set(node, "iommu-map", [0_u32, 77, 0, 0x1_0000].as_slice());
+    assert!(nowhere.error().ends_with("pcie@10000000: iommu-map: leads to a node that is not there"));
+    let twice = virt().set(node, "iommu-map", [0_u32, SMMU, 0, 0x100, 0xff, SMMU, 0x500, 1].as_slice());
+    assert!(twice.error().ends_with("pcie@10000000: iommu-map: maps one requester twice"));
     let short = virt().set(node, "ranges", [0x0200_0000_u32, 0].as_slice());
     assert!(short.error().ends_with("ranges: has an entry that is broken"));
 }
@@ -176,7 +189,7 @@ fn image_or_tree_in_memory_that_may_not_be_mapped_is_refused() {
 
 #[test]
 fn device_on_a_bus_that_is_not_mapped_is_refused() {
-    let smmu = smmu().cells("reg", &[0x1000, 0x2_0000]);
+    let smmu = smmu("smmuv3@9050000", 0, 74).cells("reg", &[0x1000, 0x2_0000]);
     let bus = node("bus").cells("#address-cells", &[1]).cells("#size-cells", &[1]);
     let tree = virt().remove("smmuv3@9050000").add("/", bus.child(smmu));
     assert!(tree.error().ends_with("reg: lies on a bus that is not mapped into the CPU's addresses"));

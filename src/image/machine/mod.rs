@@ -4,11 +4,15 @@
 //! fixed capacity, and too many of something is an error that says so. A tree is input: nothing in it makes EL2
 //! panic.
 
+mod console;
 mod devices;
 mod error;
+mod fdt;
+mod firmware;
 mod memory;
 mod modules;
 mod pcie;
+mod platform;
 mod region;
 #[cfg(test)]
 mod tests;
@@ -18,17 +22,31 @@ use arrayvec::ArrayVec;
 
 use crate::handover::Handover;
 
-pub use devices::{Conduit, Gic, Interrupt, SmmuNode, Trigger, Uart};
+pub use console::{Uart, UartKind};
+pub use devices::{Gic, Interrupt, SmmuNode, Trigger};
 pub use error::TreeError;
+pub use firmware::{Conduit, Overrides};
 pub use memory::{MAX_RAM, Reserved};
 pub use modules::{Module, ModuleKind};
 pub use pcie::{PcieHost, Window, WindowKind};
+pub use platform::{Part, PlatformDevice};
 pub use region::Region;
 pub use tree::Tree;
+
+/// RAM, UART, distributor, redistributors, SMMUs, PCIe hosts and their windows.
+const MAX_CLAIMED: usize = MAX_RAM
+    + 2
+    + devices::MAX_REDISTRIBUTORS
+    + devices::MAX_SMMUS
+    + pcie::MAX_HOSTS * (1 + pcie::MAX_WINDOWS);
+/// The most bytes used of the seed that firmware leaves.
+pub const SEED_BYTES: usize = 32;
 
 /// Everything EL2 knows of the machine it runs on.
 #[derive(Debug)]
 pub struct Machine {
+    /// Where all of it stands.
+    pub tree: Tree,
     /// RAM in whole pages: sorted, disjoint, neighbours merged.
     pub ram: ArrayVec<Region, { memory::MAX_RAM }>,
     /// What is claimed: by the tree's reservations, by the tree itself, by EL2's image.
@@ -37,8 +55,10 @@ pub struct Machine {
     pub free: ArrayVec<Region, { memory::MAX_FREE }>,
     /// The console.
     pub uart: Uart,
-    /// How PSCI is called.
-    pub psci: Conduit,
+    /// How PSCI is called, where the tree names it.
+    pub psci: Option<Conduit>,
+    /// What the board says beside.
+    pub overrides: Overrides,
     /// The interrupt controller.
     pub gic: Gic,
     /// The interrupt of EL2's physical timer.
@@ -50,7 +70,7 @@ pub struct Machine {
     /// How many CPUs the tree names.
     pub cpus: usize,
     /// The seed for random numbers that firmware has left (`/chosen/rng-seed`), as much of it as is used.
-    pub seed: ArrayVec<u8, { crate::entropy::SEED_BYTES }>,
+    pub seed: ArrayVec<u8, SEED_BYTES>,
     /// What the boot loader has left for the VMs, sorted by address.
     pub modules: ArrayVec<Module, { modules::MAX_MODULES }>,
     /// Caches may hold dirty lines of RAM: UEFI firmware works with its caches on, and does not clean them at its end.
@@ -64,14 +84,21 @@ impl Machine {
     ///
     /// # Errors
     /// Something is missing, wrong or not supported.
-    pub fn read_basics(tree: Tree, uart: Uart, psci: Conduit) -> Result<Self, TreeError> {
+    pub fn read_basics(
+        tree: Tree,
+        uart: Uart,
+        psci: Option<Conduit>,
+        overrides: Overrides,
+    ) -> Result<Self, TreeError> {
         let gic = Gic::read(tree)?;
         Ok(Self {
+            tree,
             ram: ArrayVec::new(),
             reserved: ArrayVec::new(),
             free: ArrayVec::new(),
             uart,
             psci,
+            overrides,
             timer: gic.read_el2_timer(tree)?,
             gic,
             smmus: ArrayVec::new(),
@@ -135,18 +162,25 @@ impl Machine {
     /// Registers are not RAM, and no two devices are one. Nor is what a PCIe host forwards: BARs are placed there, and
     /// mapped for guests.
     fn check_devices(&self) -> Result<(), TreeError> {
-        let windows = self.pcie.iter().flat_map(|p| &p.windows).map(|w| ("PCIe window", w.cpu));
-        let devices = self.devices().chain(windows);
-        for (index, device) in devices.clone().enumerate() {
-            let ram = self.ram.iter().map(|r| ("RAM", *r));
-            let others = ram.chain(devices.clone().take(index));
-            for other in others {
-                if other.1.overlaps(device.1) {
-                    return Err(TreeError::Overlap { one: device, other });
-                }
+        let claimed = self.claimed();
+        for (index, device) in claimed.iter().enumerate().skip(self.ram.len()) {
+            if let Some(other) = claimed.iter().take(index).find(|other| other.1.overlaps(device.1)) {
+                return Err(TreeError::Overlap { one: *device, other: *other });
             }
         }
         Ok(())
+    }
+
+    /// RAM, the registers that EL2 accesses, and what PCIe hosts forward, each with a name.
+    fn claimed(&self) -> ArrayVec<(&'static str, Region), MAX_CLAIMED> {
+        let mut claimed = ArrayVec::new();
+        let mut claim = |name, region| claimed.push((name, region));
+        self.ram.iter().for_each(|ram| claim("RAM", *ram));
+        self.devices().for_each(|(name, region)| claim(name, region));
+        for host in &self.pcie {
+            host.windows.iter().for_each(|window| claim("PCIe window", window.cpu));
+        }
+        claimed
     }
 }
 
