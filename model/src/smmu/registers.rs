@@ -176,9 +176,18 @@ impl Core {
         }
         match register {
             Register64::StrtabBase => self.smmu.strtab_base = value,
-            Register64::CmdqBase => self.smmu.cmdq_base = value,
-            Register64::EventqBase => self.smmu.eventq_base = value,
+            Register64::CmdqBase => {
+                self.smmu.cmdq_base = at_most(value, self.parameters.smmu.command_queue_bits);
+            }
+            Register64::EventqBase => {
+                self.smmu.eventq_base = at_most(value, self.parameters.smmu.event_queue_bits);
+            }
             Register64::GerrorIrqCfg0 | Register64::EventqIrqCfg0 => {}
         }
     }
+}
+
+/// SMMU_CMDQ_BASE or SMMU_EVENTQ_BASE with LOG2SIZE no larger than there is: a larger one is taken for that (§6.3.26).
+fn at_most(base: u64, bits: u8) -> u64 {
+    base & !0x1f | (base & 0x1f).min(u64::from(bits))
 }

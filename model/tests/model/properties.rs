@@ -72,6 +72,13 @@ fn strange(seed: u64) -> Parameters {
     (smmu.ats, smmu.outliving) = (seed % 3 == 1, seed % 6 > 2);
     smmu.sync_between = seed % 5 < 2;
     smmu.iidr = if smmu.sync_between { MMU_700 } else { 0 };
+    // Queues down to one entry, and what is left of HTTU where there is no dirty state.
+    smmu.command_queue_bits = [19, 0, 1, 2][(seed / 2 % 4) as usize];
+    smmu.event_queue_bits = [19, 2, 0, 1][(seed / 3 % 4) as usize];
+    if smmu.httu == 0 {
+        smmu.httu = (seed / 4 % 2) as u8;
+        (smmu.stall_model, smmu.stall_max) = if seed % 5 > 2 { (0, 1 + (seed % 8) as u16) } else { (1, 0) };
+    }
     parameters
 }
 
@@ -178,6 +185,7 @@ fn strange_smmus_keep_all_promises_too() {
     assert!(met.syncs > 2_200 && met.clears > 700 && met.splits > 1_100 && met.merges > 1_000);
     assert!(met.attaches_under_log > 400 && met.detaches_under_log > 500 && met.unmaps_under_log > 400);
     assert!(met.deaths > 90 && met.quarantined > 35);
+    assert!(met.stalls_recorded > 5_000 && met.stalls_aborted > 10_000 && met.tally.records_lost > 60_000);
 }
 
 #[test]
