@@ -5,6 +5,7 @@ use core::fmt;
 
 /// An ability that ID registers claim and the driver does not rely on, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Note {
     /// IDR0.HTTU without IDR0.COHACC: what it does is IMPLEMENTATION DEFINED (§3.15).
     HttuWithoutCoherency,

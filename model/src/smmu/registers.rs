@@ -52,6 +52,8 @@ impl Smmu {
             Register32::CmdqCons => self.cmdq_cons,
             Register32::EventqProd => self.eventq_prod,
             Register32::EventqCons => self.eventq_cons,
+            // There are no others here: reserved, zero (§6.2).
+            _ => 0,
         }
     }
 
@@ -169,7 +171,7 @@ impl Core {
             Register64::StrtabBase => SMMUEN,
             Register64::CmdqBase => CMDQEN,
             Register64::EventqBase => EVENTQEN,
-            Register64::GerrorIrqCfg0 | Register64::EventqIrqCfg0 => 0,
+            _ => 0,
         };
         if enabled & guard != 0 {
             self.alarm(Rule::GuardedRegister, format!("{register:?} is written while CR0 is {enabled:#x}"));
@@ -182,7 +184,8 @@ impl Core {
             Register64::EventqBase => {
                 self.smmu.eventq_base = at_most(value, self.parameters.smmu.event_queue_bits);
             }
-            Register64::GerrorIrqCfg0 | Register64::EventqIrqCfg0 => {}
+            // There are no messages here.
+            _ => {}
         }
     }
 }
