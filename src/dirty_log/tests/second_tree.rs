@@ -73,6 +73,32 @@ fn memory_of_a_second_tree_is_that_of_the_first_one_and_of_what_is_split() {
 }
 
 #[test]
+fn second_tree_with_a_root_of_two_frames_takes_what_it_needs_and_not_a_frame_more() {
+    // The CPU's view: three blocks and their list. Two bitmaps. The second tree: its root, what the first one has beside
+    // its own, and three blocks.
+    let needed = (3 + 1) + 2 + (2 + 1 + 3);
+    for left in [needed, needed - 1] {
+        let (fake, tlb) = (Fake::new(64), tlb());
+        let mut space = AddressSpace::new(&fake, Format::new(40).unwrap(), Vmid(1)).unwrap();
+        let walker = DmaWalker { tlb: &tlb, vmid: Vmid(2), coherent: true };
+        space.add_dma_view(&fake, walker, DmaTier::Hardware).unwrap();
+        let region = Region { range: range(RAM, 8 * M), pa: Pa(0x8000_0000), reach: Reach::Ram };
+        space.map(&fake, region).unwrap();
+        while fake.free_frames() > left {
+            drop(fake.alloc(0));
+        }
+        let mut log = DirtyLog::new(CpuTier::Hardware);
+        let ended = ends(&mut log, &fake, &mut space, range(RAM + M, 4 * M));
+        if left == needed {
+            assert_eq!((ended, fake.free_frames()), (Ok(Progress::Done), 0));
+        } else {
+            assert!(matches!(ended, Err(LogError::OutOfFrames(_))), "{ended:?}");
+            assert_eq!(fake.free_frames(), left);
+        }
+    }
+}
+
+#[test]
 fn what_is_mapped_and_unmapped_under_the_log_is_so_in_both_trees() {
     let (fake, tlb) = (Fake::new(64), tlb());
     let mut space = space(&fake, &tlb, 6 * M, DmaTier::Hardware);
