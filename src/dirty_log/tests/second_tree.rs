@@ -290,3 +290,25 @@ fn view_whose_last_invalidation_fails_leaves_its_second_tree_and_vmid_out_of_use
     assert!(trace.contains(&Event::Mark("a VMID out of use")) && trace.contains(&Event::Free(first)));
     assert_eq!(space.quarantined_frames(), second);
 }
+
+#[test]
+fn view_of_which_the_smmu_forgot_neither_tree_leaves_both_out_of_use() {
+    let (fake, tlb) = (Fake::new(64), tlb());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
+    // The SMMU falls silent in the stop, when streams are to go back, and is silent still when the view goes.
+    *tlb.failures.borrow_mut() = vec![DmaTlbError::Timeout; 8];
+    let mut step = 0;
+    let ended = loop {
+        match log.stop(&fake, &mut space, step) {
+            Ok(Progress::More(next)) => step = next,
+            ended => break ended,
+        }
+    };
+    assert_eq!(ended, Err(LogError::Untrusted));
+    let stopped = space.quarantined_frames();
+    let trees = view(&space).view.tree.tables() + view(&space).other_tree().unwrap().tables();
+    let gone = log.detach_view(&fake, &mut space, 0);
+    assert_eq!(gone, Err(AttachError::View(ViewError::Dma(DmaTlbError::Timeout))));
+    assert_eq!(space.quarantined_frames(), stopped + trees);
+}
