@@ -28,7 +28,8 @@ pub enum Error {
     Smmu(SmmuError),
     /// The guest, and its log.
     Guest(GuestError),
-    /// A guest can't be ended while so many devices are attached to it.
+    /// A guest can't be ended while so many devices are attached to it; 0 where the SMMU did not confirm that it has
+    /// forgotten a view.
     StillAttached(u32),
 }
 
@@ -40,6 +41,9 @@ impl fmt::Display for Error {
             Self::Range(error) => error.fmt(f),
             Self::Smmu(error) => error.fmt(f),
             Self::Guest(error) => error.fmt(f),
+            Self::StillAttached(0) => {
+                f.write_str("the SMMU did not confirm that it has forgotten a view of the guest")
+            }
             Self::StillAttached(devices) => write!(f, "{devices} devices are still attached to the guest"),
         }
     }

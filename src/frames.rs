@@ -221,8 +221,8 @@ pub trait FrameSource {
     /// Gives a block back, of any order.
     fn give_back(&self, block: FrameBlock);
 
-    /// How many frames are free: so many blocks of order 0 can be taken.
-    fn free_blocks(&self) -> usize;
+    /// How many frames are not taken, those set aside among them: so many blocks of order 0 can be taken.
+    fn unused_frames(&self) -> usize;
 
     /// Where what is set aside is counted: a field of its own, which starts as [`Reserved::none`].
     fn reserved(&self) -> &Reserved;
@@ -244,7 +244,7 @@ impl<S: FrameSource> Frames for S {
     fn alloc(&self, order: u32) -> Option<FrameBlock> {
         let reserved = self.reserved().0.lock();
         let frames = 1_usize.checked_shl(order)?;
-        if self.free_blocks().saturating_sub(*reserved) < frames {
+        if self.unused_frames().saturating_sub(*reserved) < frames {
             return None;
         }
         self.take_block(order)
@@ -257,7 +257,7 @@ impl<S: FrameSource> Frames for S {
 
     fn reserve(&self, count: usize) -> Result<FrameReserve, OutOfFrames> {
         let mut reserved = self.reserved().0.lock();
-        let free = self.free_blocks().saturating_sub(*reserved);
+        let free = self.unused_frames().saturating_sub(*reserved);
         if free < count {
             return Err(OutOfFrames { needed: count, free });
         }
@@ -281,7 +281,7 @@ impl<S: FrameSource> Frames for S {
 
     fn free_frames(&self) -> usize {
         let reserved = self.reserved().0.lock();
-        self.free_blocks().saturating_sub(*reserved)
+        self.unused_frames().saturating_sub(*reserved)
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
             self.0.borrow_mut().push(block);
         }
 
-        fn free_blocks(&self) -> usize {
+        fn unused_frames(&self) -> usize {
             self.0.borrow().len()
         }
 

@@ -404,6 +404,7 @@ impl fmt::Display for ResumeError {
 
 /// Why an invalidation on the DMA side did not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DmaTlbError {
     /// CMD_SYNC did not complete within the driver's time limit.
     Timeout,

@@ -61,6 +61,10 @@ pub struct SmmuParameters {
     pub stall_model: u8,
     /// IDR5.STALL_MAX: how many transactions can be stalled, or have a record without an answer.
     pub stall_max: u16,
+    /// IDR1.CMDQS: `log2` of the most commands its queue holds.
+    pub command_queue_bits: u8,
+    /// IDR1.EVENTQS: `log2` of the most records.
+    pub event_queue_bits: u8,
 }
 
 /// What the PEs can do.
@@ -113,6 +117,8 @@ impl Parameters {
                 sync_between: false,
                 stall_model: 1,
                 stall_max: 0,
+                command_queue_bits: 19,
+                event_queue_bits: 19,
             },
             pes: PeParameters {
                 count: 2,

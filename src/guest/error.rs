@@ -20,7 +20,7 @@ pub enum GuestError {
     /// The log refused.
     Log(LogError),
     /// A device's view could not come or go.
-    View(AttachError),
+    Attach(AttachError),
     /// Another operation of the log is under way: try again when it has ended.
     Busy,
     /// The device is attached to another guest.
@@ -43,7 +43,7 @@ impl fmt::Display for GuestError {
             Self::Space(error) => error.fmt(f),
             Self::Smmu(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
-            Self::View(error) => error.fmt(f),
+            Self::Attach(error) => error.fmt(f),
             Self::Busy => f.write_str("another operation of the log is under way"),
             Self::NotOurs(stream) => write!(f, "stream {stream} is attached to another guest"),
             Self::BeyondSmmu { end, bits } => {
@@ -74,7 +74,7 @@ impl From<LogError> for GuestError {
 
 impl From<AttachError> for GuestError {
     fn from(error: AttachError) -> Self {
-        Self::View(error)
+        Self::Attach(error)
     }
 }
 

@@ -59,6 +59,13 @@ impl<P, R> Attached<'_, P, R> {
     }
 }
 
+impl<P, R> fmt::Debug for Guest<'_, P, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (vmid, devices) = (self.space.cpu.walker.vmid, self.streams.iter().sum::<u32>());
+        write!(f, "guest of VMID {vmid} with {devices} devices")
+    }
+}
+
 impl<P, R> fmt::Debug for Attached<'_, P, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "stream {} in view {}", self.stream, self.view)
@@ -220,8 +227,8 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
         Ok(())
     }
 
-    /// Ends the guest: all its frames are free when this returns, but for those that hardware was not seen to forget. No vCPU
-    /// runs on it any more. Its memory is the caller's again.
+    /// Ends the guest: all its frames are free when this returns, but for those that hardware was not seen to forget. It says
+    /// how many these are: they stay out of use for good. No vCPU runs on it any more. Its memory is the caller's again.
     ///
     /// # Errors
     /// Devices are attached, or an SMMU was not seen to forget a view: the guest comes back.
@@ -229,7 +236,7 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
         clippy::result_large_err,
         reason = "the guest comes back in it, and there is no heap to put it on"
     )]
-    pub fn end(self) -> Result<(), StillAttached<'s, P, R>> {
+    pub fn end(self) -> Result<u64, StillAttached<'s, P, R>> {
         let devices = self.streams.iter().sum();
         // A view that could not be taken away is one that a device may use.
         if devices != 0 || self.space.dma_views().next().is_some() {
@@ -237,8 +244,9 @@ impl<'s, P: Platform, R: Registers> Guest<'s, P, R> {
         }
         self.forget_vcpus();
         self.log.into_inner().dismantle(self.platform);
+        let quarantined = self.space.quarantined_frames();
         self.space.free(self.platform);
-        Ok(())
+        Ok(quarantined)
     }
 
     /// Invalidates all that PEs hold of its vCPUs' translations.

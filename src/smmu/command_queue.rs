@@ -26,6 +26,8 @@ pub(super) struct CommandQueue {
     cons: u32,
     /// A wait ran out of time: nobody waits again before the SMMU has caught up.
     stuck: bool,
+    /// What stands behind the last CMD_SYNC: more than nothing between calls where one has failed.
+    run: Run,
 }
 
 /// Commands of one kind behind each other, on a part with [`Errata::SYNC_BETWEEN`].
@@ -42,13 +44,19 @@ struct Run {
 const MOST_OF_A_KIND: u32 = 63;
 
 impl Run {
+    /// The SMMU may have consumed commands, nobody knows which, and none was a CMD_SYNC.
+    const UNKNOWN: Self = Self { opcode: 0, count: u32::MAX };
+
     /// Whether a CMD_SYNC has to stand before `command`, which comes next: it is of another kind than those before it,
     /// or the queue, or what such a part bears, is full of them but for a CMD_SYNC.
     fn needs_sync(&mut self, command: Command, ring: Ring) -> bool {
+        if command == Command::Sync {
+            *self = Self::default();
+            return false;
+        }
         let opcode = command.words()[0] & 0xff;
         let most = MOST_OF_A_KIND.min(ring.len() - 1).max(1);
-        let ends =
-            command != Command::Sync && self.count != 0 && (opcode != self.opcode || self.count >= most);
+        let ends = self.count != 0 && (opcode != self.opcode || self.count >= most);
         self.opcode = opcode;
         self.count = if ends { 1 } else { self.count + 1 };
         ends
@@ -58,7 +66,8 @@ impl Run {
 impl CommandQueue {
     /// A queue of `2^bits` commands in `block`.
     pub(super) fn new(block: FrameBlock, bits: u32) -> Self {
-        Self { base: block.into_pa(), ring: Ring::new(bits), prod: 0, published: 0, cons: 0, stuck: false }
+        let (base, ring) = (block.into_pa(), Ring::new(bits));
+        Self { base, ring, prod: 0, published: 0, cons: 0, stuck: false, run: Run::default() }
     }
 
     /// Bytes of a queue of `2^bits` commands.
@@ -104,16 +113,27 @@ impl CommandQueue {
         commands: impl IntoIterator<Item = Command>,
     ) -> Result<(), CommandError> {
         let mut refused = None;
-        let mut run = Run::default();
         for command in commands.into_iter().chain([Command::Sync]) {
-            if device.errata.contains(Errata::SYNC_BETWEEN) && run.needs_sync(command, self.ring) {
-                self.put(device, Command::Sync, &mut refused)?;
-            }
-            self.put(device, command, &mut refused)?;
+            let written = self.write(device, command, &mut refused);
+            // What was written before it may be consumed yet, without a CMD_SYNC.
+            written.inspect_err(|_| self.run = Run::UNKNOWN)?;
         }
         self.publish(device);
         self.wait(device, &mut refused, |queue| queue.ring.is_empty(queue.prod, queue.cons))?;
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Writes `command`, behind a CMD_SYNC where the part must have one there.
+    fn write<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        command: Command,
+        refused: &mut Option<CommandError>,
+    ) -> Result<(), CommandError> {
+        if device.errata.contains(Errata::SYNC_BETWEEN) && self.run.needs_sync(command, self.ring) {
+            self.put(device, Command::Sync, refused)?;
+        }
+        self.put(device, command, refused)
     }
 
     /// Writes `command` behind the others, as soon as there is room.
@@ -248,6 +268,7 @@ impl CommandQueue {
     fn withdraw<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>) {
         self.prod = self.cons;
         self.published = self.cons;
+        self.run = Run::UNKNOWN;
         device.registers.write32(Register32::CmdqProd, self.cons);
     }
 }

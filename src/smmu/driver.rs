@@ -1,5 +1,7 @@
 //! The driver: one SMMU, brought up, and what can be asked of it.
 
+use core::fmt;
+
 use spin::Mutex;
 
 use crate::addr::{StreamId, Vmid};
@@ -90,6 +92,12 @@ pub struct Smmu<'p, P, R> {
     events: Mutex<EventQueue>,
     streams: Mutex<StreamTable>,
     vmids: Mutex<VmidPool>,
+}
+
+impl<P, R> fmt::Debug for Smmu<'_, P, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Smmu").field("features", &self.features).finish_non_exhaustive()
+    }
 }
 
 impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {

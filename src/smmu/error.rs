@@ -115,7 +115,7 @@ impl fmt::Display for Stage2Error {
                 )
             }
             Self::RootOutOfRange(root) => write!(f, "the root table {root} lies beyond the output size"),
-            Self::Vmid(vmid) => write!(f, "VMID {:#x} has more than 8 bits, the SMMU has 8", vmid.0),
+            Self::Vmid(vmid) => write!(f, "VMID {vmid} has more than 8 bits, the SMMU has 8"),
             Self::HardwareUpdate { asked, available } => {
                 write!(f, "hardware update {asked:?} asked for, the SMMU has {available:?}")
             }
@@ -204,16 +204,12 @@ impl fmt::Display for SmmuError {
             }
             Self::Stage2(error) => write!(f, "{error}"),
             Self::TreeLeft(vmid) => {
-                write!(
-                    f,
-                    "streams don't go through the tree of VMID {:#x} any more: make the STE anew",
-                    vmid.0
-                )
+                write!(f, "streams don't go through the tree of VMID {vmid} any more: make the STE anew")
             }
             Self::OutOfVmids => write!(f, "every VMID of the SMMU is taken"),
-            Self::UnknownVmid(vmid) => write!(f, "VMID {:#x} was not allocated", vmid.0),
+            Self::UnknownVmid(vmid) => write!(f, "VMID {vmid} was not allocated"),
             Self::VmidQuarantined(vmid) => {
-                write!(f, "VMID {:#x} is out of use: its last invalidation did not complete", vmid.0)
+                write!(f, "VMID {vmid} is out of use: its last invalidation did not complete")
             }
             Self::Command(error) => write!(f, "SMMU: {error}"),
             Self::Unanswered(error) => write!(f, "a stalled transaction could not be answered: {error}"),

@@ -8,6 +8,7 @@ use super::spec::event::{EVENT_WORDS, EVENT0, EVENT1, EVENT3};
 
 /// What an event record reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FaultKind {
     /// F_UUT: a transaction of a kind the SMMU does not take.
     UnsupportedTransaction,

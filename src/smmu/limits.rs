@@ -23,6 +23,7 @@ pub struct Limits {
 
 /// What [`Limits`] can lower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ability {
     /// [`Limits::coherent`].
     Coherency,

@@ -1,5 +1,7 @@
 //! How the driver reaches registers: a trait that real MMIO and the models of the tests implement alike.
 
+use core::fmt;
+
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::spec::pages::{Page0, Page1, Register32, Register64};
@@ -47,6 +49,12 @@ impl Mmio {
     #[must_use]
     pub const fn new(page0: &'static Page0, page1: &'static Page1) -> Self {
         Self { page0, page1 }
+    }
+}
+
+impl fmt::Debug for Mmio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an SMMU's registers at {:p}", self.page0)
     }
 }
 

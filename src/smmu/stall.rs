@@ -1,5 +1,7 @@
 //! Transactions that wait in an SMMU, kept in order until each has been answered, once (IHI 0070 §3.12.2).
 
+use core::fmt;
+
 use crate::addr::StreamId;
 use crate::fifo::Fifo;
 use crate::hw::{DmaTlbError, Platform, Resume, ResumeError, Stall, StallTlb};
@@ -20,6 +22,12 @@ pub(super) const CAPACITY: usize = 64;
 pub struct StallQueue<'s, 'p, P, R> {
     smmu: &'s Smmu<'p, P, R>,
     waiting: Fifo<Stall, CAPACITY>,
+}
+
+impl<P, R> fmt::Debug for StallQueue<'_, '_, P, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} stalled transactions", self.len())
+    }
 }
 
 impl<'s, 'p, P, R> StallQueue<'s, 'p, P, R> {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod harvest;
 mod nt;
+mod prune;
 mod table_flags;
 
 use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};

@@ -39,7 +39,7 @@ impl FrameSource for Board {
         let mask = u128::MAX >> (128 - (1 << block.order()));
         self.used.set(self.used.get() & !(mask << ((block.pa().0 - FRAMES) / PAGE_BYTES)));
     }
-    fn free_blocks(&self) -> usize {
+    fn unused_frames(&self) -> usize {
         self.used.get().count_zeros() as usize
     }
     fn reserved(&self) -> &Reserved {

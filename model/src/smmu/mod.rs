@@ -131,8 +131,9 @@ fn identification(parameters: &SmmuParameters) -> [u32; 6] {
         | u32::from(parameters.httu) << 6
         | flag(parameters.vmid16, 18)
         | flag(parameters.two_level, 27);
-    // 16-bit StreamIDs, queues of up to 2^19.
-    let idr1 = 0x0273_0010;
+    // 16-bit StreamIDs.
+    let (commands, records) = (parameters.command_queue_bits, parameters.event_queue_bits);
+    let idr1 = 0x10 | u32::from(records) << 16 | u32::from(commands) << 21;
     let idr3 = 0x10 | flag(parameters.range_invalidation, 10) | u32::from(parameters.bbml) << 11;
     // 48-bit addresses, 4 KiB granule.
     let idr5 = 0x15 | u32::from(parameters.stall_max) << 16;

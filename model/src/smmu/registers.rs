@@ -52,6 +52,8 @@ impl Smmu {
             Register32::CmdqCons => self.cmdq_cons,
             Register32::EventqProd => self.eventq_prod,
             Register32::EventqCons => self.eventq_cons,
+            // There are no others here: reserved, zero (§6.2).
+            _ => 0,
         }
     }
 
@@ -169,16 +171,26 @@ impl Core {
             Register64::StrtabBase => SMMUEN,
             Register64::CmdqBase => CMDQEN,
             Register64::EventqBase => EVENTQEN,
-            Register64::GerrorIrqCfg0 | Register64::EventqIrqCfg0 => 0,
+            _ => 0,
         };
         if enabled & guard != 0 {
             self.alarm(Rule::GuardedRegister, format!("{register:?} is written while CR0 is {enabled:#x}"));
         }
         match register {
             Register64::StrtabBase => self.smmu.strtab_base = value,
-            Register64::CmdqBase => self.smmu.cmdq_base = value,
-            Register64::EventqBase => self.smmu.eventq_base = value,
-            Register64::GerrorIrqCfg0 | Register64::EventqIrqCfg0 => {}
+            Register64::CmdqBase => {
+                self.smmu.cmdq_base = at_most(value, self.parameters.smmu.command_queue_bits);
+            }
+            Register64::EventqBase => {
+                self.smmu.eventq_base = at_most(value, self.parameters.smmu.event_queue_bits);
+            }
+            // There are no messages here.
+            _ => {}
         }
     }
+}
+
+/// SMMU_CMDQ_BASE or SMMU_EVENTQ_BASE with LOG2SIZE no larger than there is: a larger one is taken for that (§6.3.26).
+fn at_most(base: u64, bits: u8) -> u64 {
+    base & !0x1f | (base & 0x1f).min(u64::from(bits))
 }

@@ -74,7 +74,7 @@ catches! {
     clean_without_an_smmu_invalidation_loses: NoDmaInvalidationAfterClean, "lost";
     clean_without_a_cpu_invalidation_loses: NoCpuInvalidationAfterClean, "lost";
     invalidation_before_the_clean_loses: InvalidationBeforeClean, "lost";
-    invalidation_whose_sync_nobody_awaits_is_caught: NoWaitForSync, "";
+    invalidation_whose_sync_nobody_awaits_is_caught: NoWaitForSync, "lost";
     delivery_before_the_invalidation_loses: InvalidationAfterDelivery, "lost";
     table_freed_without_invalidation_is_in_use: NoInvalidationBeforeFree, "FrameInUse";
     clean_by_load_and_store_loses: LoadThenStore, "lost";
@@ -86,9 +86,9 @@ catches! {
     leaf_only_leaves_table_descriptors: LeafOnly, "FrameInUse";
     commands_without_a_barrier_are_not_visible: NoBarrierBeforeProd, "CommandNotVisible";
     tables_linked_without_a_barrier_are_not_visible: NoBarrierBeforeLink, "TableNotVisible";
-    stream_attached_without_cfgi_is_caught: NoConfigInvalidation, "";
+    stream_attached_without_cfgi_is_caught: NoConfigInvalidation, "FrameInUse";
     enable_without_emptying_the_tlb_is_refused: NoInvalidationAtBringUp, "EnabledUninvalidated";
-    broadcast_without_dsb_is_never_complete: NoBarrierAfterTlbi, "";
+    broadcast_without_dsb_is_never_complete: NoBarrierAfterTlbi, "lost";
     frame_freed_twice_is_noticed: DoubleFree, "FrameFreedTwice";
 }
 

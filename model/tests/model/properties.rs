@@ -19,6 +19,7 @@ const EVEN: Mix = Mix {
     blocks: 128,
     adaptive: 0,
     refusal: 32,
+    lesser: false,
 };
 /// With logs whose granule is adaptive, most of them.
 const ADAPTIVE: Mix = Mix { adaptive: 900, toggle: 32, remap: 64, ..EVEN };
@@ -75,6 +76,21 @@ fn strange(seed: u64) -> Parameters {
     (smmu.ats, smmu.outliving) = (seed % 3 == 1, seed % 6 > 2);
     smmu.sync_between = seed % 5 < 2;
     smmu.iidr = if smmu.sync_between { MMU_700 } else { 0 };
+    // Queues down to one entry, and what is left of HTTU where there is no dirty state.
+    smmu.command_queue_bits = [19, 0, 1, 2][(seed / 2 % 4) as usize];
+    smmu.event_queue_bits = [19, 2, 0, 1][(seed / 3 % 4) as usize];
+    if smmu.httu == 0 {
+        smmu.httu = (seed / 4 % 2) as u8;
+        (smmu.stall_model, smmu.stall_max) = if seed % 5 > 2 { (0, 1 + (seed % 8) as u16) } else { (1, 0) };
+    }
+    parameters
+}
+
+/// The same of every SMMU that bears no change of size, with PEs that store 128 bits at once.
+fn strange_switching(seed: u64) -> Parameters {
+    let mut parameters = strange(seed);
+    (parameters.smmu.bbml, parameters.pes.lse2, parameters.smmu.coherent) = (0, true, true);
+    parameters.smmu.ste_entries = 1 + (seed % 3) as usize;
     parameters
 }
 
@@ -181,6 +197,15 @@ fn strange_smmus_keep_all_promises_too() {
     assert!(met.syncs > 2_200 && met.clears > 700 && met.splits > 1_100 && met.merges > 1_000);
     assert!(met.attaches_under_log > 400 && met.detaches_under_log > 500 && met.unmaps_under_log > 400);
     assert!(met.deaths > 90 && met.quarantined > 35);
+    assert!(met.stalls_recorded > 5_000 && met.stalls_aborted > 10_000 && met.tally.records_lost > 60_000);
+}
+
+#[test]
+fn views_that_bear_different_changes_of_size_keep_all_promises_together() {
+    let met = lives(130_000..130_120, Mix { replug: 96, lesser: true, ..EVEN }, machine);
+    assert!(met.splits > 550 && met.merges > 480 && met.syncs > 1_500 && met.clears > 500);
+    assert!(met.attaches_under_log > 190 && met.detaches_under_log > 270 && met.unmaps_under_log > 250);
+    assert!(met.tally.two_sizes > 500 && met.abandoned_starts > 90 && met.starts_by_blocks > 40);
 }
 
 #[test]
@@ -374,5 +399,8 @@ fn soak_of_random_lives() {
     met += lives(first..end, EVEN, stalling);
     met += lives(first..end, FATAL, stalling);
     met += lives(first..end, FATAL, switching);
+    met += lives(first..end, Mix { lesser: true, ..FATAL }, machine);
+    met += lives(first..end, FATAL, strange);
+    met += lives(first..end, FATAL, strange_switching);
     println!("{} steps a second", met.tally.steps / began.elapsed().as_secs().max(1));
 }

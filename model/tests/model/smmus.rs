@@ -64,13 +64,11 @@ fn mixture(seed: u64) -> (Parameters, Options) {
     smmu.sync_between = bit(9);
     smmu.iidr = if bit(9) { MMU_700 } else { 0 };
     smmu.tlb_entries = if bit(10) { 1000 } else { 256 };
+    smmu.command_queue_bits = [19, 0, 1, 2][usize::from(bit(11)) * 2 + usize::from(bit(15))];
+    smmu.event_queue_bits = [19, 0, 1, 2][usize::from(bit(12)) * 2 + usize::from(bit(16))];
     parameters.pes.lse2 = bit(14);
-    let options = Options {
-        errata: if bit(8) { Errata::REPEAT } else { Errata::empty() },
-        command_queue_bits: if bit(11) { 1 } else { 4 },
-        event_queue_bits: if bit(12) { 1 } else { 4 },
-        ..options()
-    };
+    let errata = if bit(8) { Errata::REPEAT } else { Errata::empty() };
+    let options = Options { errata, ..options() };
     (parameters, options)
 }
 

@@ -147,3 +147,19 @@ fn nothing_comes_or_goes_while_a_start_is_under_way() {
     assert_eq!(attached, Err(AttachError::Changing));
     assert_eq!(log.detach_view(&fake, &mut space, 0), Err(AttachError::Changing));
 }
+
+#[test]
+fn each_refusal_of_a_view_says_what_to_do() {
+    let told = |error: AttachError| error.to_string();
+    assert_eq!(told(AttachError::Changing), "a start or stop of the log is under way: end it first");
+    assert_eq!(
+        told(AttachError::Weaker(DmaTier::Assume)),
+        "the device would weaken the log that is on to 'assume': allow that"
+    );
+    assert_eq!(told(AttachError::NoTier(DmaTier::Stall)), "logging by tier 'stall' is not supported");
+    assert_eq!(told(AttachError::NoKey), "logging by digests needs a key: give the log one");
+    assert_eq!(told(AttachError::NoSuchView(3)), "there is no DMA view 3");
+    let (space, view) = (SpaceError::TooManyViews, ViewError::HoldTimeout);
+    assert_eq!(told(AttachError::Space(space)), space.to_string());
+    assert_eq!(told(AttachError::View(view)), view.to_string());
+}

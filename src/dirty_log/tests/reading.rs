@@ -4,6 +4,8 @@ use strandline_abi::Tiers;
 
 use super::*;
 use crate::addr::PageSize;
+use crate::dirty_log::fault::permit_write;
+use crate::stage2::descriptor::{AF, DBM, Entry};
 
 #[test]
 fn sync_reports_exactly_what_vcpus_wrote_and_once() {
@@ -288,6 +290,30 @@ fn a_write_fault_records_the_page_then_opens_it_then_invalidates_locally() {
     fake.or_behind(leaf, S2AP_WRITE);
     assert_eq!(space.write_fault(&fake, Ipa(RAM + 0x3000)), WriteFault::Recorded);
     assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap(), [3]);
+}
+
+#[test]
+fn a_descriptor_that_changed_since_it_was_read_is_opened_only_while_it_may_be_written() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let _log = started(&fake, &mut space, range(RAM, 8 * M));
+    let (slot, entry) = space.cpu.tree.walk(&fake, Ipa(RAM + 0x3000));
+    let Entry::Leaf(leaf) = entry else { panic!("{entry:?}") };
+    let clean = leaf.word;
+    // What somebody else has made of it meanwhile, whether it may be written, and what it is in the end.
+    let open = clean | S2AP_WRITE;
+    for (found, permitted, left) in [
+        (clean, true, open),
+        // A walk has set or lost the access flag.
+        (clean & !AF, true, open & !AF),
+        (open, true, open),
+        (clean & !DBM, false, clean & !DBM),
+        (0, false, 0),
+    ] {
+        fake.write_behind(slot.pa, found);
+        assert_eq!(permit_write(&fake, slot, leaf), permitted, "{found:#x}");
+        assert_eq!(fake.read(slot.pa), left, "{found:#x}");
+    }
 }
 
 #[test]

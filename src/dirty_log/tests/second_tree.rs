@@ -73,6 +73,32 @@ fn memory_of_a_second_tree_is_that_of_the_first_one_and_of_what_is_split() {
 }
 
 #[test]
+fn second_tree_with_a_root_of_two_frames_takes_what_it_needs_and_not_a_frame_more() {
+    // The CPU's view: three blocks and their list. Two bitmaps. The second tree: its root, what the first one has beside
+    // its own, and three blocks.
+    let needed = (3 + 1) + 2 + (2 + 1 + 3);
+    for left in [needed, needed - 1] {
+        let (fake, tlb) = (Fake::new(64), tlb());
+        let mut space = AddressSpace::new(&fake, Format::new(40).unwrap(), Vmid(1)).unwrap();
+        let walker = DmaWalker { tlb: &tlb, vmid: Vmid(2), coherent: true };
+        space.add_dma_view(&fake, walker, DmaTier::Hardware).unwrap();
+        let region = Region { range: range(RAM, 8 * M), pa: Pa(0x8000_0000), reach: Reach::Ram };
+        space.map(&fake, region).unwrap();
+        while fake.free_frames() > left {
+            let _taken = fake.alloc(0);
+        }
+        let mut log = DirtyLog::new(CpuTier::Hardware);
+        let ended = ends(&mut log, &fake, &mut space, range(RAM + M, 4 * M));
+        if left == needed {
+            assert_eq!((ended, fake.free_frames()), (Ok(Progress::Done), 0));
+        } else {
+            assert!(matches!(ended, Err(LogError::OutOfFrames(_))), "{ended:?}");
+            assert_eq!(fake.free_frames(), left);
+        }
+    }
+}
+
+#[test]
 fn what_is_mapped_and_unmapped_under_the_log_is_so_in_both_trees() {
     let (fake, tlb) = (Fake::new(64), tlb());
     let mut space = space(&fake, &tlb, 6 * M, DmaTier::Hardware);
@@ -230,6 +256,12 @@ fn view_that_comes_to_a_log_has_both_trees_and_leaves_with_the_vmid_it_came_with
     let index = attach(&mut log, &mut space).unwrap();
     let new = space.dma_view(index).unwrap();
     assert_eq!(new.vmids().collect::<Vec<_>>(), [Vmid(0x101), Vmid(7)]);
+    let trees = new.view.tree.tables() + new.other_tree().unwrap().tables();
+    assert_eq!(
+        (held - fake.free_frames()) as u64,
+        trees,
+        "no list of what a stop unlinks: one tree goes whole"
+    );
     assert_eq!(
         (new.view.tree.leaves().pages_4k, new.other_tree().unwrap().leaves().pages_4k),
         (4 * 512 + 1, 1)
@@ -263,4 +295,26 @@ fn view_whose_last_invalidation_fails_leaves_its_second_tree_and_vmid_out_of_use
     let trace = take_trace();
     assert!(trace.contains(&Event::Mark("a VMID out of use")) && trace.contains(&Event::Free(first)));
     assert_eq!(space.quarantined_frames(), second);
+}
+
+#[test]
+fn view_of_which_the_smmu_forgot_neither_tree_leaves_both_out_of_use() {
+    let (fake, tlb) = (Fake::new(64), tlb());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
+    // The SMMU falls silent in the stop, when streams are to go back, and is silent still when the view goes.
+    *tlb.failures.borrow_mut() = vec![DmaTlbError::Timeout; 8];
+    let mut step = 0;
+    let ended = loop {
+        match log.stop(&fake, &mut space, step) {
+            Ok(Progress::More(next)) => step = next,
+            ended => break ended,
+        }
+    };
+    assert_eq!(ended, Err(LogError::Untrusted));
+    let stopped = space.quarantined_frames();
+    let trees = view(&space).view.tree.tables() + view(&space).other_tree().unwrap().tables();
+    let gone = log.detach_view(&fake, &mut space, 0);
+    assert_eq!(gone, Err(AttachError::View(ViewError::Dma(DmaTlbError::Timeout))));
+    assert_eq!(space.quarantined_frames(), stopped + trees);
 }

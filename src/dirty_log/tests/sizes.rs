@@ -21,7 +21,7 @@ fn invalidations(trace: &[Event]) -> usize {
 
 #[test]
 fn at_bbml_1_start_and_stop_invalidate_once_a_chunk_and_once_more_never_once_a_block() {
-    // 256 blocks of 2 MiB: four chunks of 64.
+    // 255 blocks of 2 MiB: chunks of 64, 64, 64 and 63.
     let (fake, tlb) = (Fake::new(700), tlb(SizeChange::ThroughNt));
     let mut space = space(&fake, &tlb, 510 * M, DmaTier::Hardware);
     let (before, free) = (dma_leaves(&space), fake.free_frames());
@@ -170,6 +170,23 @@ fn a_view_at_bbml_0_comes_to_a_log_and_goes_with_it() {
         stop(&mut log, &fake, &mut space);
         assert_eq!(fake.free_frames(), free);
     }
+}
+
+#[test]
+fn a_view_at_bbml_0_without_dirty_state_takes_no_memory_of_a_log_it_comes_to_and_its_stop_leaves_it_alone() {
+    let (fake, tlb) = (Fake::new(128), tlb(SizeChange::Never));
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
+    let before = fake.free_frames() as u64;
+    let walker = DmaWalker { tlb: &tlb, vmid: Vmid(7), coherent: true };
+    let refused = crate::dirty_log::Weakening::Refused;
+    let index = log.attach_view(&fake, &mut space, walker, DmaTier::Assume, refused).unwrap();
+    let tables = space.dma_view(index).unwrap().view.tree.tables();
+    assert_eq!(fake.free_frames() as u64, before - tables, "its tree, and no list of what a stop unlinks");
+    take_trace();
+    stop(&mut log, &fake, &mut space);
+    assert_eq!(invalidations(&take_trace()), 0);
+    assert_eq!(space.dma_view(index).unwrap().view.tree.tables(), tables);
 }
 
 #[test]

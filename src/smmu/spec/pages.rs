@@ -61,6 +61,7 @@ register_structs! {
 
 /// A 32-bit register; its value is its offset from the SMMU's base address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 #[repr(usize)]
 pub enum Register32 {
     /// Features, read-only.
@@ -107,6 +108,7 @@ pub enum Register32 {
 
 /// A 64-bit register; its value is its offset from the SMMU's base address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 #[repr(usize)]
 pub enum Register64 {
     /// Where global-error MSIs go; zero: nowhere.

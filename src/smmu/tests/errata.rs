@@ -147,3 +147,31 @@ fn small_queue_never_fills_without_a_sync_on_an_mmu_700() {
     assert_eq!(page_by_page(1, 2), [ipa(0), SYNC, ipa(1), SYNC]);
     assert_eq!(page_by_page(0, 2), [ipa(0), SYNC, ipa(1), SYNC]);
 }
+
+#[test]
+fn batch_that_broke_off_has_a_sync_behind_it_on_an_mmu_700_before_anything_else() {
+    let memory = Fake::new(8);
+    let hardware = FakeSmmu::new(&memory).with(Register32::Iidr, MMU_700).with(Register32::Idr3, 0x1014);
+    // One command at a time: the CMD_SYNC of a batch is written when the others were consumed.
+    let smmu = up_with(&memory, &hardware, &Options { command_queue_bits: 0, ..small_options() });
+    hardware.set_dead(true);
+    assert!(smmu.invalidate(Vmid(5), Scope::All).is_err());
+    hardware.set_dead(false);
+    hardware.catch_up();
+    assert_eq!(hardware.take_consumed(), [VMALL]);
+    smmu.invalidate(Vmid(5), Scope::All).unwrap();
+    assert_eq!(hardware.take_consumed(), [SYNC, VMALL, SYNC]);
+
+    // The first command is consumed, the second can't be fetched (CERROR_ABT), and the CMD_SYNC is withdrawn with it.
+    let memory = Fake::new(8);
+    let hardware = FakeSmmu::new(&memory).with(Register32::Iidr, MMU_700).with(Register32::Idr3, 0x1014);
+    let smmu = up(&memory, &hardware);
+    hardware.refuse(0x46, 2, 1);
+    assert!(smmu.invalidate(Vmid(5), super::invalidation::range(0x8000_0000, 2)).is_err());
+    assert_eq!(hardware.take_consumed(), [ipa(0), ipa(1)]);
+    smmu.invalidate(Vmid(5), Scope::All).unwrap();
+    assert_eq!(hardware.take_consumed(), [SYNC, VMALL, SYNC]);
+    // And once is enough.
+    smmu.invalidate(Vmid(5), Scope::All).unwrap();
+    assert_eq!(hardware.take_consumed(), [VMALL, SYNC]);
+}

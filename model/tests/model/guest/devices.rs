@@ -65,7 +65,7 @@ impl Guest<'_> {
         let weaker = under_log
             && tier == DmaTier::Assume
             && matches!(self.weakest(), DmaTier::Hardware | DmaTier::Stall);
-        let walker = DmaWalker { tlb: self.gate, vmid, coherent: self.smmu.features().coherent };
+        let walker = DmaWalker { tlb: &self.gates[stream], vmid, coherent: self.smmu.features().coherent };
         let answered = self.answers();
         let attached = self.log.attach_view(self.host, &mut self.host.space_mut(), walker, tier, weakening);
         let index = match attached {
@@ -165,6 +165,8 @@ impl Guest<'_> {
         let detached =
             self.host.detaching(|| self.log.detach_view(self.host, &mut self.host.space_mut(), view.index));
         self.views[stream] = None;
+        // Another tree may come to stand there in this very step.
+        self.forget_trees();
         match detached {
             Ok(vmid) if vmid == view.vmid => {}
             Err(AttachError::View(_)) if self.excused(answered) => {

@@ -39,7 +39,8 @@ const PAGES: u64 = 2048;
 struct Guest<'a> {
     host: &'a Host<'a>,
     smmu: &'a Driver<'a>,
-    gate: &'a Gate<'a>,
+    /// The SMMU as the view of each stream has it.
+    gates: &'a [Gate<'a>; 2],
     log: DirtyLog,
     cpu: CpuTier,
     tier: DmaTier,
@@ -71,7 +72,7 @@ impl<'a> Guest<'a> {
     fn new(
         host: &'a Host<'a>,
         smmu: &'a Driver<'a>,
-        gate: &'a Gate<'a>,
+        gates: &'a [Gate<'a>; 2],
         parameters: &Parameters,
         mix: Mix,
     ) -> Self {
@@ -99,7 +100,7 @@ impl<'a> Guest<'a> {
         let mut guest = Self {
             host,
             smmu,
-            gate,
+            gates,
             log,
             cpu,
             tier,
@@ -250,7 +251,7 @@ impl<'a> Guest<'a> {
         self.met.splits_by_syncs = statistics.splits_by_syncs;
         self.met.merges_by_syncs = statistics.merges_by_syncs;
         self.met.splits_refused = statistics.splits_refused;
-        self.met.switches = self.gate.switches.get();
+        self.met.switches = self.gates.iter().map(|gate| gate.switches.get()).sum();
         self.met.faults_answered = self.host.recorded.get();
         self.met.stalls_recorded = self.host.stalls.recorded.get();
         self.met.stalls_aborted = self.host.stalls.aborted.get();
@@ -266,8 +267,12 @@ pub fn live(parameters: Parameters, mischief: Mischief, mix: Mix, steps: u64) ->
     let errata = if parameters.smmu.outliving { Errata::REPEAT } else { Errata::empty() };
     let options = Options { timeout_us: 500, errata, ..options() };
     let smmu = Smmu::new(&host, host.machine.smmu(), &options).map_err(|e| e.to_string())?;
-    let gate = Gate::new(&host, &smmu);
-    let mut guest = Guest::new(&host, &smmu, &gate, &parameters, mix);
+    let second = match mix.lesser {
+        true => Gate::to_a_lesser_one(&host, &smmu, parameters.seed),
+        false => Gate::new(&host, &smmu),
+    };
+    let gates = [Gate::new(&host, &smmu), second];
+    let mut guest = Guest::new(&host, &smmu, &gates, &parameters, mix);
     let space = host.space();
     let tables = space.cpu_view().tree.tables() + space.dma_totals().1;
     drop(space);
