@@ -3,21 +3,27 @@
 //! Criterion asks for runs and reports the library's own time; whoever stands beside it takes turns with it
 //! ([`benches::contest`]). What came of it is in `target/bench/parts/host.json`.
 
+mod adapting;
+mod adaptive;
 mod engine;
 mod frames;
 mod log;
 mod peers;
+mod policy;
 mod tables;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use benches::contest::Contest;
-use benches::figure::{Part, size_name};
+use benches::figure::{Figure, Part, size_name};
 use benches::machine::spare_memory;
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 
 /// Guest memory, of which the tables of one view at 4 KiB take a 512th.
 const SIZES: [u64; 4] = [4 << 20, 1 << 30, 64 << 30, 1 << 40];
+/// Of these, those of which an adaptive log is measured beside one by pages.
+const ADAPTIVE: RangeInclusive<u64> = 1 << 30..=64 << 30;
 /// Everything after this size is slow: fewer and longer samples.
 const LARGE: u64 = 64 << 30;
 
@@ -41,6 +47,11 @@ impl Bench {
         });
         group.finish();
         self.part.figures.extend(contest.figures());
+    }
+
+    /// Keeps a figure that is no time.
+    pub fn figure(&mut self, figure: Figure) {
+        self.part.figures.push(figure);
     }
 
     /// Says what is left out, here and in the report.
@@ -73,8 +84,14 @@ fn main() {
         }
         engine::measure(&mut bench, bytes);
         log::measure(&mut bench, bytes);
+        if ADAPTIVE.contains(&bytes) {
+            adaptive::measure(&mut bench, bytes);
+        }
         // What there is by now is kept, should somebody end it.
         bench.part.write("host");
+    }
+    if policy::BYTES <= most {
+        policy::measure().write("policy");
     }
     bench.criterion.final_summary();
 }

@@ -25,6 +25,29 @@ const EVICTION_BYTES: usize = 256 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Percent(pub u64);
 
+/// Something else, to have every cache hold.
+#[derive(Default)]
+pub struct SomethingElse(Vec<u64>);
+
+impl SomethingElse {
+    /// Reads all of it.
+    pub fn read(&mut self) {
+        if self.0.is_empty() {
+            self.0 = vec![1; EVICTION_BYTES / 8];
+        }
+        let sum = self.0.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
+        std::hint::black_box(sum);
+    }
+}
+
+/// Where a VM's memory lies, so that its mapping is made of `blocks` at the largest: 1 GiB or 2 MiB.
+pub const fn pa_for(blocks: PageSize) -> Pa {
+    match blocks {
+        PageSize::Size1G => Pa(BASE),
+        PageSize::Size2M | PageSize::Size4K => Pa(BASE + (2 << 20)),
+    }
+}
+
 /// A VM's RAM in one view, mapped by the largest blocks; split and merged again by what is measured.
 pub struct Tables {
     pub machine: Machine,
@@ -35,7 +58,8 @@ pub struct Tables {
     level3: Vec<Pa>,
     /// The dirty pages of a hundredth, at random.
     hundredth: Vec<u32>,
-    evicted: Vec<u64>,
+    pa: Pa,
+    something_else: SomethingElse,
 }
 
 /// Frames for a VM of so many bytes, in one view at 4 KiB: tables, root, bitmap, the list of a stop; and some to spare.
@@ -45,8 +69,13 @@ pub const fn frames(bytes: u64) -> usize {
 }
 
 impl Tables {
-    /// A VM of `bytes`, in blocks.
+    /// A VM of `bytes`, in blocks of 1 GiB.
     pub fn new(bytes: u64) -> Self {
+        Self::in_blocks(bytes, PageSize::Size1G)
+    }
+
+    /// A VM of `bytes`, in `blocks`.
+    pub fn in_blocks(bytes: u64, blocks: PageSize) -> Self {
         let machine = Machine::new(frames(bytes) << 12);
         let range = IpaRange::new(Ipa(BASE), bytes).expect("aligned");
         let tree = Tree::new(&machine, Format::new(42).expect("a legal size")).expect("memory for the root");
@@ -68,14 +97,16 @@ impl Tables {
             .collect();
         hundredth.sort_unstable();
         hundredth.dedup();
-        let mut tables = Self { machine, view, range, bitmap, level3: vec![], hundredth, evicted: vec![] };
+        let something_else = SomethingElse::default();
+        let (level3, pa) = (vec![], pa_for(blocks));
+        let mut tables = Self { machine, view, range, bitmap, level3, hundredth, pa, something_else };
         tables.map(None);
         tables
     }
 
     /// Maps all of it.
     pub fn map(&mut self, by_pages: Option<IpaRange>) -> Duration {
-        let mapping = Mapping { range: self.range, pa: Pa(BASE), rights: Rights::RAM, by_pages };
+        let mapping = Mapping { range: self.range, pa: self.pa, rights: Rights::RAM, by_pages };
         let needs = self.view.tree.map_needs(&self.machine, &mapping).expect("free addresses");
         let mut reserve = self.machine.reserve(needs).expect("frames");
         let taken = time(|| self.view.tree.map(&self.machine, &mapping, &mut reserve, false));
@@ -100,18 +131,24 @@ impl Tables {
         Retired::new(self.machine.reserve(Retired::frames_for(roots + 1)).expect("frames"))
     }
 
-    /// Counts, and splits all blocks; the counting is not counted.
+    /// Counts, and splits all blocks into pages; the counting is not counted.
     pub fn split(&mut self) -> Duration {
-        let needs = self.needs();
+        self.split_to(PageSize::Size4K)
+    }
+
+    /// [`Tables::split`] into leaves of at most `size`; all leaves are clean after it.
+    pub fn split_to(&mut self, size: PageSize) -> Duration {
+        let needs = self.needs(size);
         let reserve = self.machine.reserve(needs.frames).expect("frames");
-        let mut split = Split::new(self.range, PageSize::Size4K, LeafState::WritableClean, reserve);
+        let mut split = Split::new(self.range, size, LeafState::WritableClean, reserve);
         let taken = time(|| while !split.step(&self.machine, &mut self.view).expect("nothing fails") {});
         split.end(&self.machine);
         taken
     }
 
-    fn needs(&self) -> SplitNeeds {
-        let mut count = Count::new(self.range, PageSize::Size4K);
+    /// What a split into leaves of at most `size` takes.
+    pub fn needs(&self, size: PageSize) -> SplitNeeds {
+        let mut count = Count::new(self.range, size);
         while !count.step(&self.view.tree, &self.machine) {}
         count.needs()
     }
@@ -130,7 +167,7 @@ impl Tables {
 
     /// The same stores as a split's, into as many frames, by a loop that does nothing else. Taking the frames does not count.
     pub fn plain_stores(&mut self) -> Duration {
-        let count = self.needs().frames;
+        let count = self.needs(PageSize::Size4K).frames;
         let mut reserve = self.machine.reserve(count).expect("frames");
         let take =
             |reserve: &mut FrameReserve| self.machine.take(reserve).expect("it was reserved").into_pa();
@@ -212,11 +249,7 @@ impl Tables {
 
     /// Has every cache hold something else.
     pub fn evict(&mut self) {
-        if self.evicted.is_empty() {
-            self.evicted = vec![1; EVICTION_BYTES / 8];
-        }
-        let sum = self.evicted.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
-        std::hint::black_box(sum);
+        self.something_else.read();
     }
 
     /// One harvest into a bitmap, as the log's.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use qemu_tests::emulator::patched;
 use qemu_tests::{Boot, Outcome, built, root};
+use strandline_abi::GRANULE_ADAPTIVE;
 
 use crate::figure::{Figure, Goal, Part, size_name};
 
@@ -302,22 +303,40 @@ fn grain(part: &mut Part) {
     let boot = Boot::case("grain", "").option("--memory", "3G").emulator(&emulator);
     let boot = boot.qemu(&COUNTED).qemu(&["-global", "arm-smmuv3.httu=2"]);
     let outcome = boot.run().success();
-    for line in &outcome.lines {
-        if let Some(rest) = line.strip_prefix("vm0| grain ") {
-            let what = rest.split(':').next().unwrap_or_default();
-            let [granule, written, reported] = numbers(rest)[..] else { continue };
-            let pattern = what.rsplit(' ').next().unwrap_or_default();
-            let name = format!("false-dirty factor at {}, {pattern} DMA", size_name(granule));
-            let figure = Figure::new(name, reported as f64 / written as f64, "reported / written");
-            part.figures.push(figure.series(&format!("false dirty, {pattern}"), granule as f64));
-        } else if let Some(rest) = line.strip_prefix("vm0| copy ") {
-            let [granule, rounds, copied] = numbers(rest)[..] else { continue };
-            let pattern = rest.split([' ', ':']).nth(1).unwrap_or_default();
-            let how = if rest.contains("not ended") { "not converged after" } else { "converged in" };
-            let name =
-                format!("copy of 16 MiB at {}, {pattern} DMA: {how} {rounds} rounds", size_name(granule));
-            part.figures.push(Figure::new(name, copied as f64, "pages copied"));
-        }
+    part.figures.extend(outcome.lines.iter().filter_map(|line| grain_figure(line)));
+}
+
+/// The figure that a line of the case `grain` tells.
+fn grain_figure(line: &str) -> Option<Figure> {
+    if let Some(rest) = line.strip_prefix("vm0| grain ") {
+        let [granule, written, reported, round] = numbers(rest)[..] else { return None };
+        let pattern = rest.split([' ', ':']).nth(1)?;
+        let adaptive = granule == GRANULE_ADAPTIVE;
+        let round = if adaptive { format!(", round {round}") } else { String::new() };
+        let name = format!("false-dirty factor {}, {pattern} DMA{round}", granule_name(granule));
+        let figure = Figure::new(name, reported as f64 / written as f64, "reported / written");
+        // Adaptive is no size.
+        Some(if adaptive {
+            figure
+        } else {
+            figure.series(&format!("false dirty, {pattern}"), granule as f64)
+        })
+    } else {
+        let rest = line.strip_prefix("vm0| copy ")?;
+        let [granule, rounds, copied] = numbers(rest)[..] else { return None };
+        let pattern = rest.split([' ', ':']).nth(1)?;
+        let how = if rest.contains("not ended") { "not converged after" } else { "converged in" };
+        let name = format!("copy of 16 MiB {}, {pattern} DMA: {how} {rounds} rounds", granule_name(granule));
+        Some(Figure::new(name, copied as f64, "pages copied"))
+    }
+}
+
+/// A granule as people say it.
+fn granule_name(granule: u64) -> String {
+    if granule == GRANULE_ADAPTIVE {
+        "by an adaptive log".into()
+    } else {
+        format!("at {}", size_name(granule))
     }
 }
 
@@ -337,6 +356,21 @@ mod tests {
         let found = commands(&trace);
         let start = Measured { call: "start".into(), bytes: 4096 };
         assert_eq!(found, BTreeMap::from([(start, BTreeMap::from([("SYNC".to_string(), 1)]))]));
+    }
+
+    #[test]
+    fn an_adaptive_log_has_rounds_and_no_size() {
+        let line = "vm0| grain 1 hot-spot: 20 pages written, 50 reported, round 2";
+        let name = "false-dirty factor by an adaptive log, hot-spot DMA, round 2";
+        assert_eq!(grain_figure(line), Some(Figure::new(name, 2.5, "reported / written")));
+        let line = "vm0| grain 4096 random: 20 pages written, 20 reported, round 1";
+        let name = "false-dirty factor at 4 KiB, random DMA";
+        let figure = Figure::new(name, 1.0, "reported / written").series("false dirty, random", 4096.0);
+        assert_eq!(grain_figure(line), Some(figure));
+        let line = "vm0| copy 1 random: 4 rounds, ended, 5000 pages copied";
+        let name = "copy of 16 MiB by an adaptive log, random DMA: converged in 4 rounds";
+        assert_eq!(grain_figure(line), Some(Figure::new(name, 5000.0, "pages copied")));
+        assert_eq!(grain_figure("vm0| case grain: ok"), None);
     }
 
     #[test]

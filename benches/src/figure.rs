@@ -91,6 +91,12 @@ impl Figure {
         self
     }
 
+    /// The median of what it stands beside: a limit, or a peer.
+    #[must_use]
+    pub fn other(&self) -> Option<f64> {
+        self.limit.or(self.peer)
+    }
+
     /// What the goal is about.
     #[must_use]
     pub fn judged(&self) -> f64 {
@@ -103,6 +109,9 @@ impl Figure {
 pub struct Part {
     /// The figures.
     pub figures: Vec<Figure>,
+    /// Figures that are points of plots alone, and no lines of the table.
+    #[serde(default)]
+    pub points: Vec<Figure>,
     /// What was left out, and why; what the machine is.
     pub notes: Vec<String>,
 }

@@ -8,8 +8,9 @@ use crate::figure::{Figure, Part, folder};
 use crate::plot;
 
 /// The parts of a run: the heading, what its kind of figure is, and its name.
-const PARTS: [(&str, &str, &str); 2] = [
-    ("Host", "Time of a page, frame or call on this machine.", "host"),
+const PARTS: [(&str, &str, &str); 3] = [
+    ("Host", "Time of a page, frame or call on this machine; of a GiB where it says so.", "host"),
+    ("Policy of the adaptive granule", "Counts of a simulation: the same on every machine.", "policy"),
     ("Emulator", "QEMU with `-icount`: the same on every machine.", "emulator"),
 ];
 
@@ -58,7 +59,7 @@ fn row(figure: &Figure) -> String {
         figure.name,
         short(figure.value),
         figure.unit,
-        number(figure.limit.or(figure.peer)),
+        number(figure.other()),
         figure.beside.as_deref().unwrap_or_default(),
         number(figure.ratio),
         spread.unwrap_or_default(),
@@ -85,7 +86,7 @@ pub fn write() -> String {
         part.figures.iter().for_each(|figure| text += &row(figure));
         text.push('\n');
         part.notes.iter().for_each(|note| text += &format!("- {note}\n"));
-        figures.extend(part.figures);
+        figures.extend(part.figures.into_iter().chain(part.points));
     }
     let folder = folder();
     fs::create_dir_all(&folder).expect("target can be written");

@@ -53,8 +53,9 @@ impl Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        // A step covers 64 regions: all of them may be split.
-        Self { cold_passes: 4, splits: 64, reserve: 16 }
+        // As many passes as are counted: what merges too early is reported whole again, and that costs more than reading it
+        // did. A step covers 64 regions: all of them may be split.
+        Self { cold_passes: 7, splits: 64, reserve: 16 }
     }
 }
 
