@@ -23,9 +23,9 @@ pub(crate) trait Layout {
     /// Whether all that a table at `level` from `base` translates is to be pages.
     fn all_pages(&self, level: u8, base: Ipa) -> bool;
 
-    /// The first word of a level-3 table from `base` whose words are this one with ascending addresses, where the
-    /// layout is so regular there: such tables are filled by arithmetic alone.
-    fn regular_pages(&self, base: Ipa) -> Option<u64>;
+    /// The first word of a table at `level`, 2 or 3, from `base` whose words are this one with ascending addresses, where
+    /// the layout is so regular there: such tables are filled by arithmetic alone.
+    fn regular(&self, level: u8, base: Ipa) -> Option<u64>;
 }
 
 /// A new mapping: `range` to `pa`, by pages in `by_pages`, by the largest leaves elsewhere; nothing outside.
@@ -64,9 +64,13 @@ impl Layout for MapLayout {
         translated(level, base).is_some_and(both)
     }
 
-    fn regular_pages(&self, base: Ipa) -> Option<u64> {
-        let table = translated(3, base)?;
-        self.range.covers(table).then(|| self.word(3, base))
+    fn regular(&self, level: u8, base: Ipa) -> Option<u64> {
+        let table = translated(level, base)?;
+        let fits = level == 3
+            || level == 2
+                && self.pa_of(base).is_aligned(entry_bytes(level))
+                && !self.by_pages.is_some_and(|pages| pages.overlaps(table));
+        (fits && self.range.covers(table)).then(|| self.word(level, base))
     }
 }
 
@@ -105,9 +109,10 @@ impl Layout for SplitLayout {
             && translated(level, base).is_some_and(|table| self.range.covers(table))
     }
 
-    fn regular_pages(&self, base: Ipa) -> Option<u64> {
-        let table = translated(3, base)?;
-        self.range.covers(table).then(|| self.word(3, base, self.state))
+    fn regular(&self, level: u8, base: Ipa) -> Option<u64> {
+        let table = translated(level, base)?;
+        let fits = level >= 2 && level >= self.inside.level() && self.range.covers(table);
+        fits.then(|| self.word(level, base, self.state))
     }
 }
 
@@ -121,7 +126,7 @@ const WINDOW_ENTRIES: usize = 64;
 
 /// How many tables [`build`] makes for a table at `level` that translates from `base`: itself and all below.
 pub(crate) fn count(cpu: &impl Cpu, layout: &impl Layout, level: u8, base: Ipa) -> usize {
-    if level == 3 {
+    if level == 3 || layout.regular(level, base).is_some() {
         return 1;
     }
     if layout.all_pages(level, base) {
@@ -162,7 +167,15 @@ pub(crate) fn build<P: Memory + Frames + Cpu>(
 ) -> Option<Built> {
     let table = platform.take(reserve)?.into_pa();
     let mut contents = Contents { tables: 1, ..Contents::default() };
-    if level == 3 {
+    if let Some(first) = layout.regular(level, base) {
+        // With steps that are constants the words are made several at a time.
+        match level {
+            3 => platform.fill_ascending(table, ENTRIES, first, PAGE_BYTES),
+            _ => platform.fill_ascending(table, ENTRIES, first, PageSize::Size2M.bytes()),
+        }
+        *contents.leaves.at(level) = ENTRIES as u64;
+        platform.relax();
+    } else if level == 3 {
         contents.leaves.pages_4k = fill_pages(platform, layout, base, table);
         // A window for interrupts after each level-3 table: building may take long, and nothing depends on it yet.
         platform.relax();
@@ -199,10 +212,6 @@ pub(crate) fn build<P: Memory + Frames + Cpu>(
 
 /// Fills a level-3 table; says how many pages it maps.
 fn fill_pages(memory: &impl Memory, layout: &impl Layout, base: Ipa, table: Pa) -> u64 {
-    if let Some(first) = layout.regular_pages(base) {
-        memory.fill_ascending(table, ENTRIES, first, PAGE_BYTES);
-        return ENTRIES as u64;
-    }
     let mut words = [0; ENTRIES];
     for (word, at) in words.iter_mut().zip(entries(3, base)) {
         if let Plan::Word(page) = layout.plan(3, at) {

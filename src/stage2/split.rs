@@ -5,7 +5,7 @@ use crate::frames::{FrameReserve, Frames};
 use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::builder::{self, SplitLayout};
 use crate::stage2::descriptor::{self, Entry, Leaf, LeafState, S2AP_WRITE, entry_bytes};
-use crate::stage2::tree::{LeafCounts, Slot, free_table};
+use crate::stage2::tree::{ENTRIES, LeafCounts, Slot, free_table};
 use crate::stage2::view::{Batch, Published, Swap, View, ViewError, Walker};
 use crate::stage2::{Lines, Tree};
 
@@ -113,7 +113,8 @@ impl Split {
         let (mut batch, from) = (Batch::new(), self.at);
         let before = self.reserve.left();
         let (mut cleaned, mut lines) = (false, Lines::new(view.walker.is_coherent()));
-        for _ in 0..STEP_LEAVES {
+        let mut looked = 0;
+        while looked < STEP_LEAVES {
             if self.at >= self.range.end() || batch.is_full() || before - self.reserve.left() >= STEP_TABLES {
                 break;
             }
@@ -122,12 +123,12 @@ impl Split {
             if let Some(block) = block_to_split(entry, self.inside) {
                 let swap = self.prepare(platform, view, slot, block);
                 batch.push(swap.inspect_err(|_| discard(platform, batch.swaps()))?);
-            } else if let Entry::Leaf(leaf) = entry
-                && self.settle(platform, slot, leaf)
-            {
-                cleaned = true;
-                lines.touch(platform, slot.pa);
+            } else if let Entry::Leaf(_) = entry {
+                let (leaves, some_cleaned) = self.settle(platform, slot, &mut lines);
+                (looked, cleaned) = (looked + leaves.max(1), cleaned || some_cleaned);
+                continue;
             }
+            looked += 1;
             self.at = entry_range.end().min(self.range.end());
         }
         lines.clean(platform);
@@ -154,14 +155,26 @@ impl Split {
         Ok(Swap { slot, old: block.word, new: descriptor::table(built.table), contents: built.contents })
     }
 
-    /// Puts a leaf that is small enough already into the state the split ends in; `true` where it was cleaned.
-    fn settle(&self, memory: &impl Memory, slot: Slot, leaf: Leaf) -> bool {
-        let dirty = leaf.word & S2AP_WRITE != 0;
-        if self.state != LeafState::WritableClean || !leaf.is_logged() || !dirty {
-            return false;
+    /// Puts leaves that are small enough already into the state the split ends in, from `first` along its table to the first
+    /// entry that is none, its end or that of the range; says how many it has passed, and whether any was cleaned.
+    fn settle(&mut self, memory: &(impl Memory + Cpu), first: Slot, lines: &mut Lines) -> (usize, bool) {
+        let step = entry_bytes(first.level);
+        let table = ENTRIES - (first.pa.0 / 8) as usize % ENTRIES;
+        let asked = (self.range.end().0 - first.base.0).div_ceil(step);
+        let count = usize::try_from(asked).map_or(table, |asked| asked.min(table));
+        let (mut passed, mut cleaned) = (0, false);
+        for (i, word) in (0..).zip(memory.words(first.pa, count)) {
+            let Entry::Leaf(leaf) = Entry::at(first.level, word.load()) else { break };
+            let dirty = leaf.word & S2AP_WRITE != 0;
+            if self.state == LeafState::WritableClean && leaf.is_logged() && dirty {
+                word.fetch_and(!S2AP_WRITE);
+                lines.touch(memory, first.pa.offset(i * 8));
+                cleaned = true;
+            }
+            passed += 1;
+            self.at = first.base.offset((i + 1) * step).min(self.range.end());
         }
-        slot.word(memory).fetch_and(!S2AP_WRITE);
-        true
+        (passed, cleaned)
     }
 
     fn publish<P, W>(
