@@ -15,7 +15,7 @@ use crate::addr::{IpaRange, PageSize};
 use crate::address_space::{AddressSpace, DmaView};
 use crate::frames::{FrameReserve, Frames};
 use crate::hw::{Barrier, DmaTlb, Platform};
-use crate::stage2::{Adapted, CpuWalker, Harvest, Pass, Retired, View, ViewError, Walker};
+use crate::stage2::{Adapted, CpuWalker, Harvest, Pass, Retired, Scratch, View, ViewError, Walker};
 
 /// How large the leaves of a log are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +73,13 @@ pub struct Adapting {
 pub(super) struct Adaptive {
     policy: Policy,
     reserve: FrameReserve,
+    scratch: Scratch,
 }
 
 impl Adaptive {
     /// By `policy`, with as many frames of `reserve` as that sets aside.
     pub const fn new(policy: Policy, reserve: FrameReserve) -> Self {
-        Self { policy, reserve }
+        Self { policy, reserve, scratch: Scratch::new() }
     }
 
     /// Gives back what it holds.
@@ -100,7 +101,7 @@ impl Adaptive {
     /// A pass over one view.
     fn pass(&mut self, mode: Harvest) -> Pass<'_> {
         let cold = self.policy.cold_passes.min(Policy::MAX_COLD_PASSES);
-        Pass::new(mode, cold, self.policy.splits.into(), &mut self.reserve)
+        Pass::new(mode, cold, self.policy.splits.into(), &mut self.reserve, &mut self.scratch)
     }
 }
 
@@ -260,12 +261,12 @@ fn adapt_views<P: Platform, D: DmaTlb>(
     let ask = |source| Ask { ledger, source, reading, whole: &whole };
     if flags.names(LogSource::Cpu) && cpu.walker.adapts() {
         cpu.walker.collect_updates(platform)?;
-        let pass = adaptive.pass(mode);
-        statistics.add(adapt_view(platform, cpu, pass, &ask(LogSource::Cpu), quarantined)?);
+        let mut pass = adaptive.pass(mode);
+        statistics.add(adapt_view(platform, cpu, &mut pass, &ask(LogSource::Cpu), quarantined)?);
     }
     for view in dma.iter_mut().flatten().filter(|view| view.adapts() && flags.names(LogSource::Dma)) {
-        let pass = adaptive.pass(mode);
-        statistics.add(adapt_view(platform, &mut view.view, pass, &ask(LogSource::Dma), quarantined)?);
+        let mut pass = adaptive.pass(mode);
+        statistics.add(adapt_view(platform, &mut view.view, &mut pass, &ask(LogSource::Dma), quarantined)?);
     }
     Ok(())
 }
@@ -283,7 +284,7 @@ struct Ask<'a> {
 fn adapt_view<P: Platform, W: Walker<P>>(
     platform: &P,
     view: &mut View<W>,
-    mut pass: Pass<'_>,
+    pass: &mut Pass<'_>,
     ask: &Ask<'_>,
     quarantined: &mut u64,
 ) -> Result<Adapted, ViewError> {
@@ -291,11 +292,11 @@ fn adapt_view<P: Platform, W: Walker<P>>(
     let mut result = Ok(());
     ask.reading.ranges(ask.ledger, &mut |range| {
         if result.is_ok() {
-            result = view.adapt(platform, range, &mut pass, ask.whole, &mut dirty);
+            result = view.adapt(platform, range, pass, ask.whole, &mut dirty);
         }
     });
     let done = result.and_then(|()| {
-        let owed = view.end_adapting(platform, &mut pass)?;
+        let owed = view.end_adapting(platform, pass)?;
         let range = owed.and_then(|owed| Some((owed.range()?, owed.leaf_only)));
         range.map_or(Ok(()), |(range, leaf_only)| {
             view.walker.invalidate_range(platform, &view.tree, range, leaf_only)
@@ -309,7 +310,7 @@ fn adapt_view<P: Platform, W: Walker<P>>(
         // Hardware's last updates are visible to this CPU only behind a barrier after the CMD_SYNC (IHI 0070 §3.13.4).
         platform.barrier(Barrier::DsbSy);
     }
-    Ok(view.tree.free_merged(platform, &mut pass, &mut dirty))
+    Ok(view.tree.free_merged(platform, pass, &mut dirty))
 }
 
 impl Statistics {

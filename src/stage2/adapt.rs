@@ -14,7 +14,7 @@ use crate::addr::{Ipa, IpaRange, PAGE_SHIFT, Pa, PageSize};
 use crate::frames::{FrameBlock, FrameReserve, Frames};
 use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::builder::{self, SplitLayout};
-use crate::stage2::descriptor::{self, COLD, COLD_SHIFT, Entry, Leaf, LeafState, S2AP_WRITE};
+use crate::stage2::descriptor::{self, COLD, COLD_SHIFT, Entry, Leaf, LeafState, S2AP_WRITE, TABLE_OR_PAGE};
 use crate::stage2::harvest::Found;
 use crate::stage2::merge::uniform_pages;
 use crate::stage2::split::discard;
@@ -32,12 +32,26 @@ pub(crate) struct Pass<'r> {
     splits_left: usize,
     /// Where a table's frame comes from when no other is free.
     reserve: &'r mut FrameReserve,
-    batch: Batch,
+    batch: &'r mut Batch,
     /// Tables that blocks have taken the places of: with the first address each translates.
-    unlinked: [(Pa, Ipa); BATCH],
+    unlinked: &'r mut [(Pa, Ipa); BATCH],
     merges: usize,
     done: Adapted,
     owed: Option<Owed>,
+}
+
+/// Room for what a pass collects. Making it takes as long as a pass over 128 MiB that rest, so it is made once for all passes
+/// of a log.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    batch: Batch,
+    unlinked: [(Pa, Ipa); BATCH],
+}
+
+impl Scratch {
+    pub const fn new() -> Self {
+        Self { batch: Batch::new(), unlinked: [(Pa(0), Ipa(0)); BATCH] }
+    }
 }
 
 /// What a pass has done.
@@ -85,14 +99,21 @@ const WINDOW_ENTRIES: usize = 64;
 
 impl<'r> Pass<'r> {
     /// A pass that splits `splits` blocks at the most, and merges what has been clean for `cold_passes`, if not 0.
-    pub fn new(mode: Harvest, cold_passes: u8, splits: usize, reserve: &'r mut FrameReserve) -> Self {
+    pub fn new(
+        mode: Harvest,
+        cold_passes: u8,
+        splits: usize,
+        reserve: &'r mut FrameReserve,
+        scratch: &'r mut Scratch,
+    ) -> Self {
+        scratch.batch.clear();
         Self {
             mode,
             cold_passes: cold_passes.into(),
             splits_left: splits,
             reserve,
-            batch: Batch::new(),
-            unlinked: [(Pa(0), Ipa(0)); BATCH],
+            batch: &mut scratch.batch,
+            unlinked: &mut scratch.unlinked,
             merges: 0,
             done: Adapted::default(),
             owed: None,
@@ -160,23 +181,30 @@ impl Tree {
         let table = ENTRIES - (first.pa.0 / 8) as usize % ENTRIES;
         let asked = (range.end().0 - first.base.0).div_ceil(step);
         let count = usize::try_from(asked).map_or(table, |asked| asked.min(table));
-        for (i, word) in platform.words(first.pa, count).iter().enumerate() {
-            if (i + 1).is_multiple_of(WINDOW_ENTRIES) {
+        let words = platform.words(first.pa, count);
+        let (mut i, mut window) = (0, WINDOW_ENTRIES);
+        while let Some(word) = words.get(i) {
+            if i >= window {
                 platform.relax();
+                window = i + WINDOW_ENTRIES;
             }
-            let seen = word.load();
+            if words[i..].first_chunk().is_some_and(rests) {
+                i += LINE;
+                *at = first.base.offset(i as u64 * step).min(range.end());
+                continue;
+            }
             let slot = Slot {
                 pa: first.pa.offset(i as u64 * 8),
                 base: first.base.offset(i as u64 * step),
                 level: first.level,
             };
-            match Entry::at(slot.level, seen) {
-                // Most are this, all of a VM that rests.
+            match Entry::at(slot.level, word.load()) {
                 Entry::Leaf(block) if block.word & S2AP_WRITE == 0 => {}
                 Entry::Leaf(block) => adapt_block(platform, slot, block, pass, dirty)?,
                 Entry::Table(table) => self.adapt_table(platform, slot, table, range, pass, whole, dirty),
                 Entry::Absent => {}
             }
+            i += 1;
             *at = slot.base.offset(step).min(range.end());
             if pass.batch.is_full() {
                 break;
@@ -239,6 +267,15 @@ impl Tree {
         });
         dirty_there
     }
+}
+
+/// Descriptors of one cache line, which are read and tested together.
+const LINE: usize = 8;
+
+/// Whether entries of a level-2 table are blocks that nobody has written, or nothing: most are, all of a VM that rests.
+fn rests<W: Word>([a, b, c, d, e, f, g, h]: &[W; LINE]) -> bool {
+    let all = a.load() | b.load() | c.load() | d.load() | e.load() | f.load() | g.load() | h.load();
+    all & (S2AP_WRITE | TABLE_OR_PAGE) == 0
 }
 
 /// Reports a block that was found dirty, and where it is to be clean splits it, or else cleans it.
@@ -329,7 +366,7 @@ impl<W> View<W> {
         P: Memory + Frames + Cpu,
         W: Walker<P>,
     {
-        let Published { replaced, result } = self.walker.publish(platform, &self.tree, &pass.batch);
+        let Published { replaced, result } = self.walker.publish(platform, &self.tree, pass.batch);
         self.tree.account(platform, pass, replaced);
         if self.walker.publishes_invalidated() {
             // What was cleaned before it is covered as well.
@@ -359,7 +396,7 @@ impl Tree {
                 (false, _) => discard(platform, core::slice::from_ref(swap)),
             }
         }
-        pass.batch = Batch::new();
+        pass.batch.clear();
     }
 
     /// Reads the tables that blocks have taken the places of once more, and frees them: every invalidation that covers them
@@ -370,7 +407,7 @@ impl Tree {
         pass: &mut Pass<'_>,
         dirty: Dirty<'_>,
     ) -> Adapted {
-        for (table, base) in pass.unlinked.into_iter().take(pass.merges) {
+        for (table, base) in pass.unlinked.iter().copied().take(pass.merges) {
             platform.relax();
             for (page, word) in (0..).zip(platform.words(table, ENTRIES)) {
                 if word.load() & S2AP_WRITE != 0 {

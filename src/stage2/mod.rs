@@ -23,7 +23,7 @@ mod tree;
 mod view;
 mod vtcr;
 
-pub(crate) use adapt::{Adapted, Owed, Pass};
+pub(crate) use adapt::{Adapted, Owed, Pass, Scratch};
 pub use descriptor::{LeafState, MemoryKind, Rights};
 pub use format::Format;
 pub use harvest::Harvest;

@@ -69,6 +69,11 @@ impl Batch {
         Self { swaps: [none; BATCH], len: 0 }
     }
 
+    /// Empties it.
+    pub(crate) const fn clear(&mut self) {
+        self.len = 0;
+    }
+
     pub(crate) const fn is_full(&self) -> bool {
         self.len == BATCH
     }
