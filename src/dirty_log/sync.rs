@@ -340,11 +340,13 @@ impl Taken {
     /// Reads, or where they are to leave the log takes, those of the 64 pages from `first` that `mask` names.
     fn new(memory: &impl Memory, ledger: &Ledger, reading: &Reading<'_>, first: u64, mask: u64) -> Self {
         let (flags, remove) = (reading.flags, reading.clean);
-        let bits = SOURCES.map(|source| match (flags.names(source), remove) {
+        let of = |source| match (flags.names(source), remove) {
             (false, _) => 0,
             (true, true) => ledger.of(source).take(memory, first, mask),
             (true, false) => ledger.of(source).get(memory, first) & mask,
-        });
+        };
+        // As many as there are sources, without the call that a map of the array is.
+        let bits = [of(SOURCES[0]), of(SOURCES[1])];
         Self { first, bits, removed: remove }
     }
 
