@@ -15,7 +15,7 @@ use crate::addr::{IpaRange, PageSize};
 use crate::address_space::{AddressSpace, DmaView};
 use crate::frames::{FrameReserve, Frames};
 use crate::hw::{Barrier, DmaTlb, Platform};
-use crate::stage2::{Adapted, CpuWalker, Harvest, Pass, Retired, Scratch, View, ViewError, Walker};
+use crate::stage2::{Adapted, CpuWalker, Harvest, Pass, Retired, View, ViewError, Walker};
 
 /// How large the leaves of a log are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,13 +73,12 @@ pub struct Adapting {
 pub(super) struct Adaptive {
     policy: Policy,
     reserve: FrameReserve,
-    scratch: Scratch,
 }
 
 impl Adaptive {
     /// By `policy`, with as many frames of `reserve` as that sets aside.
     pub const fn new(policy: Policy, reserve: FrameReserve) -> Self {
-        Self { policy, reserve, scratch: Scratch::new() }
+        Self { policy, reserve }
     }
 
     /// Gives back what it holds.
@@ -101,7 +100,7 @@ impl Adaptive {
     /// A pass over one view.
     fn pass(&mut self, mode: Harvest) -> Pass<'_> {
         let cold = self.policy.cold_passes.min(Policy::MAX_COLD_PASSES);
-        Pass::new(mode, cold, self.policy.splits.into(), &mut self.reserve, &mut self.scratch)
+        Pass::new(mode, cold, self.policy.splits.into(), &mut self.reserve)
     }
 }
 

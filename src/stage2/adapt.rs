@@ -32,25 +32,25 @@ pub(crate) struct Pass<'r> {
     splits_left: usize,
     /// Where a table's frame comes from when no other is free.
     reserve: &'r mut FrameReserve,
-    batch: &'r mut Batch,
-    /// Tables that blocks have taken the places of: with the first address each translates.
-    unlinked: &'r mut [(Pa, Ipa); BATCH],
-    merges: usize,
+    /// What is to be done together. Most passes over memory that rests collect nothing, and making room for it takes as long
+    /// as they do.
+    collected: Option<Collected>,
     done: Adapted,
     owed: Option<Owed>,
 }
 
-/// Room for what a pass collects. Making it takes as long as a pass over 128 MiB that rest, so it is made once for all passes
-/// of a log.
+/// What a pass collects.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+struct Collected {
     batch: Batch,
+    /// Tables that blocks have taken the places of: with the first address each translates.
     unlinked: [(Pa, Ipa); BATCH],
+    merges: usize,
 }
 
-impl Scratch {
-    pub const fn new() -> Self {
-        Self { batch: Batch::new(), unlinked: [(Pa(0), Ipa(0)); BATCH] }
+impl Collected {
+    const fn new() -> Self {
+        Self { batch: Batch::new(), unlinked: [(Pa(0), Ipa(0)); BATCH], merges: 0 }
     }
 }
 
@@ -99,22 +99,13 @@ const WINDOW_ENTRIES: usize = 64;
 
 impl<'r> Pass<'r> {
     /// A pass that splits `splits` blocks at the most, and merges what has been clean for `cold_passes`, if not 0.
-    pub fn new(
-        mode: Harvest,
-        cold_passes: u8,
-        splits: usize,
-        reserve: &'r mut FrameReserve,
-        scratch: &'r mut Scratch,
-    ) -> Self {
-        scratch.batch.clear();
+    pub fn new(mode: Harvest, cold_passes: u8, splits: usize, reserve: &'r mut FrameReserve) -> Self {
         Self {
             mode,
             cold_passes: cold_passes.into(),
             splits_left: splits,
             reserve,
-            batch: &mut scratch.batch,
-            unlinked: &mut scratch.unlinked,
-            merges: 0,
+            collected: None,
             done: Adapted::default(),
             owed: None,
         }
@@ -123,6 +114,26 @@ impl<'r> Pass<'r> {
     /// What translates `region` was changed, a table descriptor where `table`.
     fn changed(&mut self, region: IpaRange, table: bool) {
         self.owed = Some(Owed::and_pages(self.owed, region.start(), region.pages(), table));
+    }
+
+    /// Puts `swap` with those that are to be done together.
+    fn push(&mut self, swap: Swap) {
+        self.collected.get_or_insert_with(Collected::new).batch.push(swap);
+    }
+
+    /// What is to be done together.
+    fn waiting(&self) -> &[Swap] {
+        self.collected.as_ref().map_or(&[], |collected| collected.batch.swaps())
+    }
+
+    /// As much is waiting as is done together.
+    fn is_full(&self) -> bool {
+        self.waiting().len() == BATCH
+    }
+
+    /// Tables that blocks have taken the places of.
+    fn merges(&self) -> usize {
+        self.collected.as_ref().map_or(0, |collected| collected.merges)
     }
 
     /// A frame for a table: one that is free, or else one of those set aside.
@@ -150,7 +161,7 @@ impl Tree {
         whole: &dyn Fn(IpaRange) -> bool,
         dirty: Dirty<'_>,
     ) -> Result<(), ViewError> {
-        while *at < range.end() && !pass.batch.is_full() {
+        while *at < range.end() && !pass.is_full() {
             platform.relax();
             let (slot, _) = self.walk_to(platform, *at, PageSize::Size2M.level());
             let Some(part) = slot.range().and_then(|r| r.intersection(range)) else { break };
@@ -206,7 +217,7 @@ impl Tree {
             }
             i += 1;
             *at = slot.base.offset(step).min(range.end());
-            if pass.batch.is_full() {
+            if pass.is_full() {
                 break;
             }
         }
@@ -234,7 +245,7 @@ impl Tree {
             return;
         }
         let passes = count_passes(slot.word(platform), found, pass.cold_passes);
-        let room = pass.merges + pass.batch.swaps().len() < BATCH;
+        let room = pass.merges() + pass.waiting().len() < BATCH;
         if found || passes < pass.cold_passes || !room || !whole(region) {
             return;
         }
@@ -244,7 +255,7 @@ impl Tree {
         pass.changed(region, true);
         let leaves = LeafCounts { pages_4k: pages, ..LeafCounts::default() };
         let contents = Contents { tables: 1, leaves };
-        pass.batch.push(Swap { slot, old: slot.word(platform).load(), new, contents });
+        pass.push(Swap { slot, old: slot.word(platform).load(), new, contents });
     }
 
     /// Harvests `part` as any log does; whether something of it was dirty.
@@ -288,7 +299,7 @@ fn adapt_block<P: Memory + Frames + Cpu>(
 ) -> Result<(), ViewError> {
     let Some(region) = slot.range().filter(|_| block.is_logged()) else { return Ok(()) };
     // A clear may name several parts of a block: its table is waiting to be linked then, as the last one.
-    if pass.batch.swaps().last().is_some_and(|swap| swap.slot == slot) {
+    if pass.waiting().last().is_some_and(|swap| swap.slot == slot) {
         return Ok(());
     }
     dirty(region.start(), region.pages());
@@ -310,7 +321,7 @@ fn adapt_block<P: Memory + Frames + Cpu>(
     let built = built.ok_or(ViewError::ReserveShort)?;
     pass.splits_left -= 1;
     let (old, new) = (block.word, descriptor::table(built.table));
-    pass.batch.push(Swap { slot, old, new, contents: built.contents });
+    pass.push(Swap { slot, old, new, contents: built.contents });
     Ok(())
 }
 
@@ -335,7 +346,7 @@ impl<W> View<W> {
         let mut at = range.start();
         loop {
             self.tree.adapt(platform, &mut at, range, pass, whole, dirty)?;
-            if !pass.batch.is_full() {
+            if !pass.is_full() {
                 return Ok(());
             }
             self.publish_pass(platform, pass)?;
@@ -355,7 +366,7 @@ impl<W> View<W> {
         P: Memory + Frames + Cpu,
         W: Walker<P>,
     {
-        if !pass.batch.swaps().is_empty() {
+        if !pass.waiting().is_empty() {
             self.publish_pass(platform, pass)?;
         }
         Ok(pass.owed)
@@ -366,8 +377,9 @@ impl<W> View<W> {
         P: Memory + Frames + Cpu,
         W: Walker<P>,
     {
-        let Published { replaced, result } = self.walker.publish(platform, &self.tree, pass.batch);
-        self.tree.account(platform, pass, replaced);
+        let Some(collected) = &mut pass.collected else { return Ok(()) };
+        let Published { replaced, result } = self.walker.publish(platform, &self.tree, &collected.batch);
+        self.tree.account(platform, collected, &mut pass.done, replaced);
         if self.walker.publishes_invalidated() {
             // What was cleaned before it is covered as well.
             pass.owed = None;
@@ -378,25 +390,31 @@ impl<W> View<W> {
 
 impl Tree {
     /// Of what was waiting the first `replaced` were done.
-    fn account(&mut self, platform: &(impl Memory + Frames + Cpu), pass: &mut Pass<'_>, replaced: usize) {
-        for (i, swap) in pass.batch.swaps().iter().enumerate() {
+    fn account(
+        &mut self,
+        platform: &(impl Memory + Frames + Cpu),
+        collected: &mut Collected,
+        adapted: &mut Adapted,
+        replaced: usize,
+    ) {
+        for (i, swap) in collected.batch.swaps().iter().enumerate() {
             match (i < replaced, Entry::at(swap.slot.level, swap.old)) {
                 (true, Entry::Table(table)) => {
                     self.lost(swap.contents.leaves);
                     self.gained(Contents { tables: 0, leaves: LeafCounts::one(swap.slot.level) });
-                    pass.unlinked[pass.merges] = (table, swap.slot.base);
-                    pass.merges += 1;
+                    collected.unlinked[collected.merges] = (table, swap.slot.base);
+                    collected.merges += 1;
                 }
                 (true, _) => {
                     self.lost(LeafCounts::one(swap.slot.level));
                     self.gained(swap.contents);
-                    pass.done.splits += 1;
+                    adapted.splits += 1;
                 }
                 (false, Entry::Table(_)) => {}
                 (false, _) => discard(platform, core::slice::from_ref(swap)),
             }
         }
-        pass.batch.clear();
+        collected.batch.clear();
     }
 
     /// Reads the tables that blocks have taken the places of once more, and frees them: every invalidation that covers them
@@ -407,7 +425,9 @@ impl Tree {
         pass: &mut Pass<'_>,
         dirty: Dirty<'_>,
     ) -> Adapted {
-        for (table, base) in pass.unlinked.iter().copied().take(pass.merges) {
+        let merges = pass.merges();
+        let unlinked = pass.collected.iter().flat_map(|collected| &collected.unlinked[..merges]);
+        for (table, base) in unlinked.copied() {
             platform.relax();
             for (page, word) in (0..).zip(platform.words(table, ENTRIES)) {
                 if word.load() & S2AP_WRITE != 0 {
@@ -416,22 +436,22 @@ impl Tree {
             }
             platform.free(FrameBlock::from_pa(table, 0));
         }
-        self.freed(pass.merges as u64);
-        pass.done.merges = pass.merges as u64;
-        pass.merges = 0;
+        self.freed(merges as u64);
+        pass.done.merges = merges as u64;
+        pass.collected = None;
         pass.done
     }
 }
 
 impl Pass<'_> {
     /// Whether blocks have taken the places of tables.
-    pub const fn has_merged(&self) -> bool {
-        self.merges > 0
+    pub fn has_merged(&self) -> bool {
+        self.merges() > 0
     }
 
     /// Table frames that stay out of use, since the invalidation that covers them did not complete.
-    pub const fn abandoned(&self) -> u64 {
-        self.merges as u64
+    pub fn abandoned(&self) -> u64 {
+        self.merges() as u64
     }
 }
 

@@ -23,7 +23,7 @@ mod tree;
 mod view;
 mod vtcr;
 
-pub(crate) use adapt::{Adapted, Owed, Pass, Scratch};
+pub(crate) use adapt::{Adapted, Owed, Pass};
 pub use descriptor::{LeafState, MemoryKind, Rights};
 pub use format::Format;
 pub use harvest::Harvest;
