@@ -65,7 +65,9 @@ build() {
         --config "target.$target.rustflags=$(remapped_paths)" "$@") ||
         die "building $program failed"
     mkdir -p "$(dirname "$image")"
-    objcopy -O binary "${CARGO_TARGET_DIR:-$root/target}/$target/image/$program" "$image"
+    # In one step: tests boot it while others build.
+    objcopy -O binary "${CARGO_TARGET_DIR:-$root/target}/$target/image/$program" "$image.$$"
+    mv "$image.$$" "$image"
 }
 
 build_strandline() {

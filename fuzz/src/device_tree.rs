@@ -6,7 +6,7 @@ use std::mem::transmute;
 
 use strandline::addr::StreamId;
 
-use crate::machine::{Conduit, Machine, Overrides, Region, Tree, TreeError, Uart, UartKind};
+use crate::machine::{Conduit, Machine, Overrides, Part, Region, Tree, TreeError, Uart, UartKind};
 
 /// QEMU's own tree of its `virt` machine, with a boot module.
 const VIRT: &[u8] = include_bytes!("../trees/virt.dtb");
@@ -86,6 +86,21 @@ fn check(machine: &Machine) {
     for (index, device) in devices.iter().enumerate() {
         let ram = machine.ram.iter().chain(&devices[..index]);
         assert!(!ram.clone().any(|other| other.overlaps(*device)), "{device} is something else, too");
+    }
+    // Whatever is asked for: it is there and nobody else's, or there is a reason.
+    for path in ["/pl031@9010000", "/pl061@9030000", "/virtio_mmio@a000000", "/smmuv3@9050000", "/"] {
+        let Ok(Some(device)) = machine.platform_device(path) else { continue };
+        assert!(device.parts.iter().any(|part| matches!(part, Part::Stream(..))), "{path} is confined");
+        for part in device.parts {
+            match part {
+                Part::Stream(smmu, _) => assert!(smmu < machine.smmus.len()),
+                Part::Registers(region) => {
+                    assert!(!devices.iter().any(|d| d.overlaps(region)) && !inside(region))
+                }
+                Part::Line(line) => assert!(machine.smmus.iter().all(|s| s.event.intid != line)),
+                Part::Function(_) => panic!("{path} is no PCI function"),
+            }
+        }
     }
     for host in &machine.pcie {
         for requester in 0..=u16::MAX {

@@ -15,7 +15,8 @@ mod strict;
 #[path = "../../src/image/handover.rs"]
 mod handover;
 #[path = "../../src/image/machine/mod.rs"]
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the image uses more of it"))]
+#[expect(dead_code, reason = "the image uses more of it")]
+#[cfg_attr(not(test), expect(unused_imports, reason = "the image uses more of it"))]
 mod machine;
 #[path = "../../src/image/sort.rs"]
 mod sort;

@@ -33,5 +33,5 @@ pub fn console() -> Option<Uart> {
         NS16550 if shift <= 4 && matches!(width, 1 | 2 | 4) => UartKind::Ns16550 { shift, width },
         _ => return None,
     };
-    Some(Uart { region: Region::new(address, BYTES)?, kind })
+    Some(Uart { name: "early console", region: Region::new(address, BYTES)?, kind })
 }

@@ -6,6 +6,8 @@ use super::{Region, TreeError};
 /// The UART that is the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uart {
+    /// The name of its node.
+    pub name: &'static str,
     /// Its registers.
     pub region: Region,
     /// Which kind of UART it is.
@@ -61,7 +63,7 @@ impl Uart {
         } else {
             ns16550(&place, region)?
         };
-        Ok(Self { region, kind })
+        Ok(Self { name: place.name(), region, kind })
     }
 }
 

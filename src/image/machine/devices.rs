@@ -33,6 +33,8 @@ pub struct Interrupt {
 /// The interrupt controller, a GICv3 or later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gic {
+    /// The name of its node.
+    pub name: &'static str,
     /// The distributor's registers.
     pub distributor: Region,
     /// The redistributors' registers, in one piece or several.
@@ -64,7 +66,13 @@ impl Gic {
         if !(3..=4).contains(&cells) {
             return Err(place.wrong("#interrupt-cells", "is neither 3 nor 4"));
         }
-        Ok(Self { distributor: place.reg(0)?, redistributors, phandle: place.phandle()?, cells })
+        Ok(Self {
+            name: place.name(),
+            distributor: place.reg(0)?,
+            redistributors,
+            phandle: place.phandle()?,
+            cells,
+        })
     }
 
     /// How many interrupts a device has.
@@ -128,6 +136,8 @@ impl Gic {
 /// An SMMUv3, as the tree describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmmuNode {
+    /// The name of its node.
+    pub name: &'static str,
     /// Its registers: two 64 KiB pages, and what a part adds.
     pub region: Region,
     /// Its accesses to memory are coherent with the CPUs' caches (`dma-coherent`).
@@ -169,6 +179,7 @@ fn read_smmu(place: &Place, gic: &Gic) -> Result<SmmuNode, TreeError> {
         None => Err(place.wrong("interrupt-names", "has neither eventq and gerror nor combined")),
     };
     Ok(SmmuNode {
+        name: place.name(),
         region,
         coherent: place.property("dma-coherent").is_some(),
         event: wired("eventq")?,

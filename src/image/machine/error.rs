@@ -59,10 +59,19 @@ impl fmt::Display for TreeError {
             Self::Unsupported { node, what } => write!(f, "{node}: not supported: {what}"),
             Self::Property { node, property, problem } => write!(f, "{node}: {property}: {problem}"),
             Self::TooMany { what, limit } => write!(f, "more than {limit} {what}"),
-            Self::Overlap { one: (one, at), other: (other, with) } => {
-                write!(f, "{one} {at} overlaps {other} {with}")
+            Self::Overlap { one, other: (other, with) } => {
+                place(f, *one)?;
+                write!(f, " overlaps {other} {with}")
             }
-            Self::OutsideRam(what, at) => write!(f, "{what} {at} is not in RAM"),
+            Self::OutsideRam(what, at) => {
+                place(f, (what, *at))?;
+                f.write_str(" is not in RAM")
+            }
         }
     }
+}
+
+/// Where something lies: of a node with a unit address, which is what `reg` gives.
+fn place(f: &mut fmt::Formatter<'_>, (what, at): (&str, Region)) -> fmt::Result {
+    write!(f, "{what}{} {at}", if what.contains('@') { ": reg:" } else { "" })
 }

@@ -36,6 +36,9 @@ pub fn read_ram(tree: Tree, ram: &mut ArrayVec<Region, MAX_RAM>) -> Result<(), T
         for index in 0..place.reg_count()? {
             // Firmware that fills nodes in writes zero sizes where a bank is not fitted.
             if let Some(region) = non_empty_reg(place, index)?.and_then(Region::pages_inside) {
+                if let Some(other) = ram.iter().find(|other| other.overlaps(region)) {
+                    return Err(TreeError::Overlap { one: (place.name(), region), other: ("RAM", *other) });
+                }
                 push(ram, "pieces of RAM", region)?;
             }
         }
@@ -45,20 +48,18 @@ pub fn read_ram(tree: Tree, ram: &mut ArrayVec<Region, MAX_RAM>) -> Result<(), T
     if ram.is_empty() {
         return Err(TreeError::Missing("RAM (device_type = \"memory\")"));
     }
-    merge(ram)
+    merge(ram);
+    Ok(())
 }
 
 fn non_empty_reg(place: &Place, index: usize) -> Result<Option<Region>, TreeError> {
     if place.reg_size_is_zero(index) { Ok(None) } else { place.reg(index).map(Some) }
 }
 
-/// Joins neighbours in a sorted list, and refuses overlaps.
-fn merge(ram: &mut ArrayVec<Region, MAX_RAM>) -> Result<(), TreeError> {
+/// Joins neighbours in a sorted list.
+fn merge(ram: &mut ArrayVec<Region, MAX_RAM>) {
     let mut index = 1;
     while let (Some(&before), Some(&region)) = (ram.get(index - 1), ram.get(index)) {
-        if region.overlaps(before) {
-            return Err(TreeError::Overlap { one: ("RAM", before), other: ("RAM", region) });
-        }
         match Region::between(before.start().0, region.end().0) {
             Some(both) if before.end() == region.start() => {
                 ram[index - 1] = both;
@@ -67,7 +68,6 @@ fn merge(ram: &mut ArrayVec<Region, MAX_RAM>) -> Result<(), TreeError> {
             _ => index += 1,
         }
     }
-    Ok(())
 }
 
 /// Reads the memory reservation block and `/reserved-memory`.

@@ -150,12 +150,12 @@ impl Machine {
         self.ram.iter().map(|r| r.bytes()).sum()
     }
 
-    /// The registers EL2 accesses, each with a name.
+    /// The registers EL2 accesses, each with the name of its node.
     pub fn devices(&self) -> impl Iterator<Item = (&'static str, Region)> + Clone + '_ {
-        let fixed = [("UART", self.uart.region), ("GIC distributor", self.gic.distributor)];
-        let redistributors = self.gic.redistributors.iter().map(|r| ("GIC redistributors", *r));
-        let smmus = self.smmus.iter().map(|s| ("SMMU", s.region));
-        let ecam = self.pcie.iter().map(|p| ("PCIe configuration space", p.ecam));
+        let fixed = [(self.uart.name, self.uart.region), (self.gic.name, self.gic.distributor)];
+        let redistributors = self.gic.redistributors.iter().map(|r| (self.gic.name, *r));
+        let smmus = self.smmus.iter().map(|s| (s.name, s.region));
+        let ecam = self.pcie.iter().map(|p| (p.name, p.ecam));
         fixed.into_iter().chain(redistributors).chain(smmus).chain(ecam)
     }
 

@@ -18,6 +18,8 @@ pub const MAX_IOMMU_MAP: usize = 8;
 /// A PCIe host with memory-mapped configuration space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PcieHost {
+    /// The name of its node.
+    pub name: &'static str,
     /// The configuration space: 1 MiB a bus, the first bus first.
     pub ecam: Region,
     /// The number of the first bus.
@@ -98,6 +100,7 @@ fn read_host(tree: Tree, place: &Place, smmus: &[SmmuNode]) -> Result<PcieHost, 
     }
     let ecam = Region::new(reg.start().0, bytes).ok_or_else(|| place.wrong("reg", "is empty or wraps"))?;
     Ok(PcieHost {
+        name: place.name(),
         ecam,
         first_bus,
         last_bus,

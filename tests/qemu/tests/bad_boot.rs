@@ -50,7 +50,7 @@ fn a_machine_with_a_gicv2_is_refused() {
 #[test]
 fn too_little_memory_is_named_with_how_much_there_is() {
     refused(good().qemu(&["-m", "512M"]), "VM vm0: too little memory: its 1024 MiB of RAM");
-    refused(good().qemu(&["-m", "128M"]), "module@0x50000000 0x50000000..");
+    refused(good().qemu(&["-m", "128M"]), "module@0x50000000: reg: 0x50000000..");
     refused(good().option("--memory", "10M"), "'memory=10M': a VM needs at least 32M");
 }
 

@@ -82,7 +82,7 @@ fn device_whose_registers_are_not_its_alone_is_refused() {
         let machine = virt().add("/", device).read().unwrap();
         machine.platform_device("/dma@1000").unwrap_err().to_string()
     };
-    assert!(at(0x905_0000).ends_with("overlaps SMMU 0x9050000..0x9070000"), "{}", at(0x905_0000));
+    assert!(at(0x905_0000).ends_with("overlaps smmuv3@9050000 0x9050000..0x9070000"), "{}", at(0x905_0000));
     assert!(at(0x4100_0000).contains("overlaps RAM"), "{}", at(0x4100_0000));
     assert!(at(0x1000_0000).contains("overlaps PCIe window"), "{}", at(0x1000_0000));
 }

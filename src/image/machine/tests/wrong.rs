@@ -82,7 +82,10 @@ fn interrupt_of_another_controller_is_refused() {
 fn overlapping_ram_is_refused() {
     let tree =
         virt().set("/memory@40000000", "reg", reg(&[(0x4000_0000, 0x1000_0000), (0x4fff_f000, 0x2000)]));
-    assert_eq!(tree.error(), "device tree: RAM 0x40000000..0x50000000 overlaps RAM 0x4ffff000..0x50001000");
+    assert_eq!(
+        tree.error(),
+        "device tree: memory@40000000: reg: 0x4ffff000..0x50001000 overlaps RAM 0x40000000..0x50000000"
+    );
 }
 
 #[test]
@@ -90,11 +93,13 @@ fn device_in_ram_or_in_another_device_is_refused() {
     let in_ram = virt().set("/smmuv3@9050000", "reg", reg(&[(0x5000_0000, 0x2_0000)]));
     assert_eq!(
         in_ram.error(),
-        "device tree: SMMU 0x50000000..0x50020000 overlaps RAM 0x40000000..0xc0000000"
+        "device tree: smmuv3@9050000: reg: 0x50000000..0x50020000 overlaps RAM 0x40000000..0xc0000000"
     );
     let twice = virt().set("/smmuv3@9050000", "reg", reg(&[(0x8ff_f000, 0x2_0000)]));
     assert!(
-        twice.error().starts_with("device tree: SMMU 0x8fff000..0x901f000 overlaps UART"),
+        twice
+            .error()
+            .starts_with("device tree: smmuv3@9050000: reg: 0x8fff000..0x901f000 overlaps pl011@9000000 "),
         "{}",
         twice.error()
     );
@@ -103,7 +108,7 @@ fn device_in_ram_or_in_another_device_is_refused() {
 #[test]
 fn module_outside_ram_or_on_top_of_something_is_refused() {
     let outside = virt().add("/chosen", module(0xbfff_f000, 0x1001, "multiboot,kernel"));
-    assert_eq!(outside.error(), "device tree: module@0xbffff000 0xbffff000..0xc0000001 is not in RAM");
+    assert_eq!(outside.error(), "device tree: module@0xbffff000: reg: 0xbffff000..0xc0000001 is not in RAM");
     let on_image = virt().add("/chosen", module(0x402f_ffff, 0x10, "multiboot,kernel"));
     assert!(on_image.error().contains("overlaps image of EL2"), "{}", on_image.error());
     let on_tree = virt().add("/chosen", module(0x47ff_f000, 0x1001, "multiboot,kernel"));
@@ -165,7 +170,7 @@ fn pcie_window_over_ram_or_a_device_is_refused() {
     );
     assert_eq!(
         window(0x0906_0000).error(),
-        "device tree: PCIe window 0x9060000..0x9070000 overlaps SMMU 0x9050000..0x9070000"
+        "device tree: PCIe window 0x9060000..0x9070000 overlaps smmuv3@9050000 0x9050000..0x9070000"
     );
 }
 
