@@ -35,14 +35,21 @@ pub struct Contest<'a, F> {
     per: f64,
     contestants: Vec<Contestant<'a, F>>,
     series: Option<(String, f64)>,
+    instead: Option<String>,
     turns: usize,
 }
 
 impl<'a, F> Contest<'a, F> {
     /// A contest of `subject`, whose one run works on `per` items.
     pub fn new(name: impl Into<String>, per: u64, subject: impl FnMut(&mut F) -> Duration + 'a) -> Self {
-        let contest =
-            Self { name: name.into(), per: per as f64, contestants: vec![], series: None, turns: 0 };
+        let contest = Self {
+            name: name.into(),
+            per: per as f64,
+            contestants: vec![],
+            series: None,
+            instead: None,
+            turns: 0,
+        };
         contest.with("strandline", Role::Subject, None, subject)
     }
 
@@ -82,6 +89,13 @@ impl<'a, F> Contest<'a, F> {
         self
     }
 
+    /// What keeps its goal whatever the ratio is.
+    #[must_use]
+    pub fn instead(mut self, what: &str) -> Self {
+        self.instead = Some(what.into());
+        self
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -112,6 +126,7 @@ impl<'a, F> Contest<'a, F> {
         let Some(subject) = subject.taken.get(1..).filter(|taken| !taken.is_empty()) else { return vec![] };
         let alone = Figure {
             series: self.series.clone(),
+            instead: self.instead.clone(),
             spread: Some((percentile(subject, 0.1), percentile(subject, 0.9))),
             ..Figure::new(&self.name, median(subject), "ns")
         };

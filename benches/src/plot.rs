@@ -220,6 +220,16 @@ fn at(figure: &Figure) -> f64 {
     figure.series.as_ref().map_or(1.0, |(_, at)| *at)
 }
 
+/// The series, the highest first, so that their names stand as their curves do.
+fn from_above<'f>(series: &Series<'f>) -> Vec<(&'f str, Vec<&'f Figure>)> {
+    let mut sorted: Vec<_> = series.iter().map(|(name, points)| (*name, points.clone())).collect();
+    sorted.iter_mut().for_each(|(_, points)| points.sort_by(|a, b| at(a).total_cmp(&at(b))));
+    // By their first points: not all reach as far.
+    let height = |points: &[&Figure]| points.first().map_or(0.0, |figure| figure.value);
+    sorted.sort_by(|(_, a), (_, b)| height(b).total_cmp(&height(a)));
+    sorted
+}
+
 fn draw(picture: &Picture, series: &Series<'_>, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let points = || series.values().flatten();
     let values =
@@ -265,9 +275,7 @@ where
         .y_label_formatter(&|y| if *y >= 10_000.0 { format!("{y:.0e}") } else { format!("{y}") })
         .light_line_style(WHITE)
         .draw()?;
-    for ((name, points), colour) in series.iter().zip(COLOURS.iter().cycle()) {
-        let mut points = points.clone();
-        points.sort_by(|a, b| at(a).total_cmp(&at(b)));
+    for ((name, points), colour) in from_above(series).iter().zip(COLOURS.iter().cycle()) {
         chart
             .draw_series(
                 LineSeries::new(points.iter().map(|f| (at(f), f.value)), colour.stroke_width(2))

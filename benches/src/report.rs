@@ -50,9 +50,11 @@ fn short(value: f64) -> String {
 fn row(figure: &Figure) -> String {
     let number = |value: Option<f64>| value.map(short).unwrap_or_default();
     let spread = figure.spread.map(|(low, high)| format!("{} to {}", short(low), short(high)));
-    let goal = figure.goal.map(|goal| {
-        let kept = if goal.is_kept(figure.judged()) { "kept" } else { "**missed**" };
-        format!("{goal}: {kept}")
+    let goal = figure.goal.map(|goal| match (goal.is_kept(figure.judged()), &figure.instead) {
+        (true, None) => format!("{goal}: kept"),
+        (false, None) => format!("{goal}: **missed**"),
+        (true, Some(instead)) => format!("{goal}, or {instead}: kept by both"),
+        (false, Some(instead)) => format!("{goal}, or {instead}: kept by that alone"),
     });
     format!(
         "| {} | {} {} | {} | {} | {} | {} | {} |\n",
@@ -108,6 +110,8 @@ mod tests {
     fn a_row_says_whether_its_goal_is_kept() {
         let figure = Figure { ratio: Some(1.6), limit: Some(0.2), ..Figure::new("split", 0.32, "ns") };
         assert!(row(&figure.clone().goal(Goal::AtMost(1.5))).contains("| ≤ 1.5: **missed** |"));
-        assert!(row(&figure.goal(Goal::AtMost(2.0))).contains("| ≤ 2: kept |"));
+        assert!(row(&figure.clone().goal(Goal::AtMost(2.0))).contains("| ≤ 2: kept |"));
+        let otherwise = row(&figure.goal(Goal::AtMost(1.5)).instead("the best there is"));
+        assert!(otherwise.contains("| ≤ 1.5, or the best there is: kept by that alone |"));
     }
 }

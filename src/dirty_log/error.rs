@@ -62,8 +62,7 @@ impl fmt::Display for LogError {
             Self::NoCpuTier => f.write_str("this CPU has no hardware dirty state (FEAT_HAFDBS)"),
             Self::NoDmaTier(tier) => write!(f, "logging by tier '{tier}' is not supported"),
             Self::NotAdaptive => f.write_str(
-                "no view can change sizes as writes come: that takes cores which raise no TLB conflict aborts, or an SMMU \
-                 with HTTU and break-before-make level 2; ask for another granule",
+                "no view can be adaptive: that takes cores that raise no TLB conflict aborts, or HTTU and BBML 2"
             ),
             Self::Weaker(tiers) => {
                 write!(f, "the log would be weaker than demanded: CPU {}, devices {}", tiers.cpu, tiers.dma)

@@ -266,8 +266,9 @@ impl Tree {
         pass: &mut Pass<'_>,
         dirty: Dirty<'_>,
     ) -> bool {
-        let mut dirty_there = false;
-        self.harvest_words(memory, part, pass.mode, |found| {
+        let (mut dirty_there, mode) = (false, pass.mode);
+        // By reference: there is one copy of it, for all who are in no hurry.
+        let found: &mut dyn FnMut(Found) = &mut |found| {
             if found.is_dirty() {
                 dirty_there = true;
                 dirty(found.ipa, found.pages);
@@ -275,7 +276,8 @@ impl Tree {
             if found.is_changed() {
                 pass.owed = Some(Owed::and(pass.owed, found, !found.is_dirty()));
             }
-        });
+        };
+        self.harvest_words(memory, part, mode, found);
         dirty_there
     }
 }
