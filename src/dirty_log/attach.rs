@@ -11,7 +11,7 @@ use super::{DirtyLog, Ledger, Phase, STEP_PAGES_DIGEST};
 use crate::addr::{IpaRange, Vmid};
 use crate::address_space::{AddressSpace, DmaView, SpaceError};
 use crate::hw::{Barrier, DmaTlb, Platform};
-use crate::stage2::{DmaWalker, Harvest, Retired, ViewError, Walker};
+use crate::stage2::{DmaWalker, Found, Harvest, Retired, ViewError, Walker};
 
 /// Why a view could not be attached or detached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,9 +151,12 @@ impl DirtyLog {
         platform.barrier(Barrier::DsbSy);
         if let Some(ledger) = &space.ledger {
             let mode = if dma.shows_writes() { Harvest::Keep } else { Harvest::Assume };
-            dma.view.tree.harvest(platform, ledger.range(), mode, |at, pages| {
-                ledger.record_pages(platform, LogSource::Dma, at, pages);
-            });
+            let found: &mut dyn FnMut(Found) = &mut |found| {
+                if found.is_dirty() {
+                    ledger.record_pages(platform, LogSource::Dma, found.ipa, found.pages);
+                }
+            };
+            dma.view.tree.harvest_words(platform, ledger.range(), mode, found);
         }
         let vmid = dma.view.walker.vmid;
         dma.view.tree.free(platform);

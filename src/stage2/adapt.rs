@@ -15,12 +15,11 @@ use crate::frames::{FrameBlock, FrameReserve, Frames};
 use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::builder::{self, SplitLayout};
 use crate::stage2::descriptor::{self, COLD, COLD_SHIFT, Entry, Leaf, LeafState, S2AP_WRITE, TABLE_OR_PAGE};
-use crate::stage2::harvest::Found;
 use crate::stage2::merge::uniform_pages;
 use crate::stage2::split::discard;
 use crate::stage2::tree::{Contents, ENTRIES, Slot};
 use crate::stage2::view::{BATCH, Batch, Published, Swap, same_but_updated};
-use crate::stage2::{Harvest, LeafCounts, Tree, View, ViewError, Walker};
+use crate::stage2::{Found, Harvest, LeafCounts, Tree, View, ViewError, Walker};
 
 /// What one pass over a view may do, and what it has done.
 #[derive(Debug)]

@@ -125,7 +125,7 @@ fn translated(level: u8, base: Ipa) -> Option<IpaRange> {
 const WINDOW_ENTRIES: usize = 64;
 
 /// How many tables [`build`] makes for a table at `level` that translates from `base`: itself and all below.
-pub(crate) fn count(cpu: &impl Cpu, layout: &impl Layout, level: u8, base: Ipa) -> usize {
+pub(crate) fn count(cpu: &impl Cpu, layout: &dyn Layout, level: u8, base: Ipa) -> usize {
     if level == 3 || layout.regular(level, base).is_some() {
         return 1;
     }
@@ -159,7 +159,7 @@ pub(crate) struct Built {
 /// to the point of coherency. Nothing points at the result; a barrier is due before something does.
 pub(crate) fn build<P: Memory + Frames + Cpu>(
     platform: &P,
-    layout: &impl Layout,
+    layout: &dyn Layout,
     level: u8,
     base: Ipa,
     reserve: &mut FrameReserve,
@@ -211,7 +211,7 @@ pub(crate) fn build<P: Memory + Frames + Cpu>(
 }
 
 /// Fills a level-3 table; says how many pages it maps.
-fn fill_pages(memory: &impl Memory, layout: &impl Layout, base: Ipa, table: Pa) -> u64 {
+fn fill_pages(memory: &impl Memory, layout: &dyn Layout, base: Ipa, table: Pa) -> u64 {
     let mut words = [0; ENTRIES];
     for (word, at) in words.iter_mut().zip(entries(3, base)) {
         if let Plan::Word(page) = layout.plan(3, at) {

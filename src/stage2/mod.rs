@@ -26,6 +26,7 @@ mod vtcr;
 pub(crate) use adapt::{Adapted, Owed, Pass};
 pub use descriptor::{LeafState, MemoryKind, Rights};
 pub use format::Format;
+pub(crate) use harvest::Found;
 pub use harvest::Harvest;
 pub(crate) use lines::Lines;
 pub use map::{MapError, Mapping};
