@@ -21,7 +21,7 @@ fn invalidations(trace: &[Event]) -> usize {
 
 #[test]
 fn at_bbml_1_start_and_stop_invalidate_once_a_chunk_and_once_more_never_once_a_block() {
-    // 256 blocks of 2 MiB: four chunks of 64.
+    // 255 blocks of 2 MiB: chunks of 64, 64, 64 and 63.
     let (fake, tlb) = (Fake::new(700), tlb(SizeChange::ThroughNt));
     let mut space = space(&fake, &tlb, 510 * M, DmaTier::Hardware);
     let (before, free) = (dma_leaves(&space), fake.free_frames());
