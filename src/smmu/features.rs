@@ -287,10 +287,7 @@ impl Identification {
             asid16: IDR0::ASID16.is_set(idr0),
             vmid16: IDR0::VMID16.is_set(idr0),
             msi: IDR0::MSI.is_set(idr0),
-            stall_model: match IDR0::STALL_MODEL.read(idr0) {
-                0 => StallModel::Both,
-                _ => StallModel::Terminate,
-            },
+            stall_model: decode_stall_model(idr0, idr5, &mut notes),
             stall_max: IDR5::STALL_MAX.read(idr5) as u16,
             stream_bits: IDR1::SIDSIZE.read(idr1),
             command_queue_bits: IDR1::CMDQS.read(idr1),
@@ -331,6 +328,12 @@ fn decode_two_level(idr0: u32, notes: &mut Notes) -> bool {
     let level = IDR0::ST_LEVEL.read(idr0);
     notes.add(Note::StreamTableReserved, level > 1);
     level == IDR0::ST_LEVEL::Value::TwoLevel as u32
+}
+
+fn decode_stall_model(idr0: u32, idr5: u32, notes: &mut Notes) -> StallModel {
+    let stalls = IDR0::STALL_MODEL.read(idr0) == 0;
+    let none_fits = notes.add(Note::StallMaxZero, stalls && IDR5::STALL_MAX.read(idr5) == 0);
+    if stalls && !none_fits { StallModel::Both } else { StallModel::Terminate }
 }
 
 /// The largest IDR5.OAS of a version: 52 bits are reserved in SMMUv3.0 and 56 up to SMMUv3.3 (§6.3.6).

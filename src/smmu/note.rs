@@ -21,10 +21,12 @@ pub enum Note {
     StreamTableReserved,
     /// IDR0.SEV, and an erratum.
     WakeEventsErratum,
+    /// IDR0.STALL_MODEL=0b00, and IDR5.STALL_MAX=0: not one transaction could be stalled (§6.3.6).
+    StallMaxZero,
 }
 
 impl Note {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::HttuWithoutCoherency,
         Self::TableAccessFlagVersion,
         Self::RangeVersion,
@@ -32,6 +34,7 @@ impl Note {
         Self::BbmlReserved,
         Self::StreamTableReserved,
         Self::WakeEventsErratum,
+        Self::StallMaxZero,
     ];
 
     /// The note as a line.
@@ -45,6 +48,7 @@ impl Note {
             Self::BbmlReserved => "break-before-make level 0 is assumed: SMMU_IDR3.BBML is reserved",
             Self::StreamTableReserved => "the stream table is linear: SMMU_IDR0.ST_LEVEL is reserved",
             Self::WakeEventsErratum => "wake-up events aren't relied on: the part has an erratum",
+            Self::StallMaxZero => "no stream may stall: SMMU_IDR5.STALL_MAX is 0",
         }
     }
 }

@@ -343,7 +343,11 @@ struct Boaster(strandline_model::SmmuPort);
 impl Registers for Boaster {
     fn read32(&self, register: Register32) -> u32 {
         let value = self.0.read32(register);
-        if register == Register32::Idr0 { value & !(3 << 24) } else { value }
+        match register {
+            Register32::Idr0 => value & !(3 << 24),
+            Register32::Idr5 => value | 4 << 16,
+            _ => value,
+        }
     }
 
     fn write32(&self, register: Register32, value: u32) {

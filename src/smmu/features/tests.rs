@@ -268,6 +268,20 @@ fn reserved_endianness_stall_model_and_table_format_are_refused() {
 }
 
 #[test]
+fn stalls_of_which_none_may_be_outstanding_are_not_used() {
+    let claims = Identification { idr0: QEMU.idr0 & !0x0300_0000, ..QEMU };
+    assert_eq!(
+        (unlimited(claims).stall_model, notes(claims)),
+        (StallModel::Terminate, [Note::StallMaxZero].into())
+    );
+    let able = Identification { idr5: QEMU.idr5 | 1 << 16, ..claims };
+    assert_eq!((unlimited(able).stall_model, unlimited(able).stall_max), (StallModel::Both, 1));
+    assert_eq!(notes(able), []);
+    // Who stalls nothing says so by 0.
+    assert_eq!((unlimited(QEMU).stall_model, notes(QEMU)), (StallModel::Terminate, [].into()));
+}
+
+#[test]
 fn output_sizes_of_a_later_version_are_refused() {
     let of = |aidr, size| Identification { aidr, idr5: 0x70 | size, ..QEMU }.refuse_what_is_lacking();
     for (aidr, most) in [(0, 5), (1, 6), (2, 6), (3, 6), (4, 7)] {

@@ -23,7 +23,7 @@ const fn retry(stream: u64, stag: u64) -> [u64; 2] {
 }
 
 fn stalling(memory: &Fake) -> FakeSmmu<'_> {
-    FakeSmmu::new(memory).with(Register32::Idr0, STALLS)
+    FakeSmmu::new(memory).with(Register32::Idr0, STALLS).with(Register32::Idr5, 0x0010_0074)
 }
 
 /// The stalled transactions of an SMMU with two streams that may stall; the commands of attaching them are forgotten.

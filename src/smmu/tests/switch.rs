@@ -71,7 +71,8 @@ fn words_2_and_3_of_each_ste_change_at_once_and_configuration_goes_before_the_vm
 fn stream_that_may_stall_still_may_after_a_switch_and_one_that_was_taken_away_stays_so() {
     let memory = Fake::new(8);
     // STALL_MODEL=0b00.
-    let hardware = FakeSmmu::new(&memory).with(Register32::Idr0, 0x0c44_101b);
+    let hardware =
+        FakeSmmu::new(&memory).with(Register32::Idr0, 0x0c44_101b).with(Register32::Idr5, 0x0010_0074);
     let smmu = attached(&memory, &hardware);
     for stream in STREAMS {
         smmu.detach(stream).unwrap();
