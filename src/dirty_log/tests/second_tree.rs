@@ -256,6 +256,12 @@ fn view_that_comes_to_a_log_has_both_trees_and_leaves_with_the_vmid_it_came_with
     let index = attach(&mut log, &mut space).unwrap();
     let new = space.dma_view(index).unwrap();
     assert_eq!(new.vmids().collect::<Vec<_>>(), [Vmid(0x101), Vmid(7)]);
+    let trees = new.view.tree.tables() + new.other_tree().unwrap().tables();
+    assert_eq!(
+        (held - fake.free_frames()) as u64,
+        trees,
+        "no list of what a stop unlinks: one tree goes whole"
+    );
     assert_eq!(
         (new.view.tree.leaves().pages_4k, new.other_tree().unwrap().leaves().pages_4k),
         (4 * 512 + 1, 1)

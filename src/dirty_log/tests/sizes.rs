@@ -173,6 +173,23 @@ fn a_view_at_bbml_0_comes_to_a_log_and_goes_with_it() {
 }
 
 #[test]
+fn a_view_at_bbml_0_without_dirty_state_takes_no_memory_of_a_log_it_comes_to_and_its_stop_leaves_it_alone() {
+    let (fake, tlb) = (Fake::new(128), tlb(SizeChange::Never));
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Assume);
+    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
+    let before = fake.free_frames() as u64;
+    let walker = DmaWalker { tlb: &tlb, vmid: Vmid(7), coherent: true };
+    let refused = crate::dirty_log::Weakening::Refused;
+    let index = log.attach_view(&fake, &mut space, walker, DmaTier::Assume, refused).unwrap();
+    let tables = space.dma_view(index).unwrap().view.tree.tables();
+    assert_eq!(fake.free_frames() as u64, before - tables, "its tree, and no list of what a stop unlinks");
+    take_trace();
+    stop(&mut log, &fake, &mut space);
+    assert_eq!(invalidations(&take_trace()), 0);
+    assert_eq!(space.dma_view(index).unwrap().view.tree.tables(), tables);
+}
+
+#[test]
 fn statistics_count_how_often_vcpus_were_held_and_a_direct_swap_holds_none() {
     for (direct, holds) in [(false, 2), (true, 0)] {
         let (fake, tlb) = (Fake::new(64), FakeTlb::default());
