@@ -135,7 +135,8 @@ fn take_blocks(platform: &impl Platform) -> Result<[FrameBlock; 3], PlatformErro
     Ok(blocks)
 }
 
-/// Writes every word of `blocks` before it reads the first: what two words share is seen.
+/// Writes every word of `blocks` before it reads the first: what two words share is seen. Then the ways to write several
+/// words, in the first block.
 fn memory(platform: &impl Platform, blocks: &[FrameBlock]) -> Result<(), PlatformError> {
     let pattern = |pa: Pa, word: usize| !(pa.0 + word as u64 * 8);
     let frames = || {
@@ -145,13 +146,34 @@ fn memory(platform: &impl Platform, blocks: &[FrameBlock]) -> Result<(), Platfor
         platform.fill(pa, WORDS, |word| pattern(pa, word));
     }
     for pa in frames() {
-        for (i, word) in platform.words(pa, WORDS).iter().enumerate() {
-            let (at, expected, found) = (pa.offset(i as u64 * 8), pattern(pa, i), word.load());
-            if found != expected {
-                return Err(PlatformError::Word { pa: at, expected, found });
-            }
-        }
+        holds(platform, pa, WORDS, |word| pattern(pa, word))?;
         atomics(&platform.words(pa, WORDS)[0]).ok_or(PlatformError::Atomic(pa))?;
+    }
+    let [first, ..] = blocks else { return Ok(()) };
+    // The words of a table of pages, and those of a sum that wraps.
+    for (start, step) in [(first.pa().0 | 0x7ff, PAGE_BYTES), (u64::MAX - 7, 3)] {
+        platform.fill_ascending(first.pa(), WORDS, start, step);
+        let sum = |word| start.wrapping_add(step.wrapping_mul(word as u64));
+        holds(platform, first.pa(), WORDS, sum)?;
+    }
+    let Some(pairs) = platform.pairs() else { return Ok(()) };
+    let pair = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+    pairs.store_pair(first.pa().offset(16), pair);
+    holds(platform, first.pa().offset(16), 2, |word| pair[word])
+}
+
+/// Whether the `count` words from `pa` are those that `expected` says.
+fn holds(
+    platform: &impl Platform,
+    pa: Pa,
+    count: usize,
+    expected: impl Fn(usize) -> u64,
+) -> Result<(), PlatformError> {
+    for (i, word) in platform.words(pa, count).iter().enumerate() {
+        let (at, expected, found) = (pa.offset(i as u64 * 8), expected(i), word.load());
+        if found != expected {
+            return Err(PlatformError::Word { pa: at, expected, found });
+        }
     }
     Ok(())
 }

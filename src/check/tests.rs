@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::frames::{Frames, OutOfFrames};
-use crate::hw::{Barrier, Cpu, HoldTimeout, Memory, Tlbi, Vttbr};
+use crate::hw::{Barrier, Cpu, HoldTimeout, Memory, PairStore, Tlbi, Vttbr};
 
 const BASE: u64 = 0x8000_0000;
 const FRAMES: usize = 8;
@@ -19,6 +19,8 @@ enum Fault {
     SameFrameTwice,
     FramesShareMemory,
     StoresLost,
+    LastOfARunLost,
+    PairSwapped,
     AndGivesTheNewValue,
     OrReplaces,
     ExchangeNeverFails,
@@ -100,6 +102,26 @@ impl Memory for Faulty {
     fn words(&self, pa: Pa, count: usize) -> &[FaultyWord] {
         let frames = if self.fault == Fault::FramesShareMemory { 1 } else { FRAMES };
         &self.words[((pa.0 - BASE) / 8) as usize % (512 * frames)..][..count]
+    }
+
+    fn fill_ascending(&self, pa: Pa, count: usize, first: u64, step: u64) {
+        let count = count - usize::from(self.fault == Fault::LastOfARunLost);
+        for (word, i) in self.words(pa, count).iter().zip(0..) {
+            word.store(first.wrapping_add(step.wrapping_mul(i)));
+        }
+    }
+
+    fn pairs(&self) -> Option<&dyn PairStore> {
+        Some(self)
+    }
+}
+
+impl PairStore for Faulty {
+    fn store_pair(&self, pa: Pa, mut pair: [u64; 2]) {
+        if self.fault == Fault::PairSwapped {
+            pair.reverse();
+        }
+        self.words(pa, 2).iter().zip(pair).for_each(|(word, value)| word.store(value));
     }
 }
 
@@ -204,6 +226,18 @@ fn each_wrong_platform_is_named() {
     let shared = PlatformError::Word { pa: first, expected: !BASE, found: !(BASE + 3 * PAGE_BYTES) };
     assert_eq!(found(FramesShareMemory), Some(shared));
     assert_eq!(found(StoresLost), Some(PlatformError::Word { pa: first, expected: !BASE, found: 0 }));
+    let last = PlatformError::Word {
+        pa: Pa(BASE + 511 * 8),
+        expected: (BASE | 0x7ff) + 511 * PAGE_BYTES,
+        found: !(BASE + 511 * 8),
+    };
+    assert_eq!(found(LastOfARunLost), Some(last));
+    let swapped = PlatformError::Word {
+        pa: Pa(BASE + 16),
+        expected: 0x0123_4567_89ab_cdef,
+        found: 0xfedc_ba98_7654_3210,
+    };
+    assert_eq!(found(PairSwapped), Some(swapped));
     for fault in [AndGivesTheNewValue, OrReplaces, ExchangeNeverFails] {
         assert_eq!(found(fault), Some(PlatformError::Atomic(first)), "{fault:?}");
     }
