@@ -164,8 +164,8 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
         })
     }
 
-    /// The same for a VM that runs on no PE but such as have FEAT_BBM level 2 and are known, by their MIDR, never to raise
-    /// a TLB conflict abort: sizes change in its CPU view while its vCPUs run.
+    /// The same for a VM that runs on no PE but such as have FEAT_BBM level 2 and are known, by their MIDR
+    /// ([`midr::never_conflicts`](crate::midr::never_conflicts)), never to raise a TLB conflict abort: sizes change in its CPU view while its vCPUs run.
     #[must_use]
     pub const fn with_direct_swap(mut self) -> Self {
         self.cpu.walker.direct = true;
@@ -173,7 +173,8 @@ impl<'d, D: DmaTlb> AddressSpace<'d, D> {
     }
 
     /// The same for a VM that may run on PEs which end a broadcast invalidation before all stores through the old entries
-    /// are done ([`CpuWalker::repeat`]): each is issued twice.
+    /// are done ([`CpuWalker::repeat`], [`midr::repeats_invalidation`](crate::midr::repeats_invalidation)): each is issued
+    /// twice.
     #[must_use]
     pub const fn with_repeated_invalidation(mut self) -> Self {
         self.cpu.walker.repeat = true;

@@ -13,7 +13,7 @@
 //! * [`guest`]: the front, where types leave out what can be got wrong.
 //! * [`address_space`], [`dirty_log`], [`smmu`]: the parts it is made of, for who shares them in other ways.
 //! * [`stage2`]: the engine: trees, views, and the orders in which their changes reach a walker.
-//! * [`hw`], [`frames`], [`mmio`], [`check`]: the seam to your machine.
+//! * [`hw`], [`frames`], [`mmio`], [`check`], [`midr`]: the seam to your machine.
 //! * `vm` and `hypercall` (feature `hypercall`): a log as guests see it.
 //!
 //! # Specifications
@@ -43,6 +43,8 @@ pub mod hw;
 #[cfg(feature = "hypercall")]
 #[forbid(unsafe_code)]
 pub mod hypercall;
+#[forbid(unsafe_code)]
+pub mod midr;
 pub mod mmio;
 #[doc(hidden)]
 pub mod sabotage;

@@ -41,8 +41,8 @@ mod loader;
 mod machine;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod mapping;
-#[cfg(all(feature = "image", any(target_os = "none", test)))]
-mod midr;
+#[cfg(all(feature = "image", target_os = "none"))]
+use strandline::midr;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]
 mod mmio;
 #[cfg(all(feature = "image", any(target_os = "none", test)))]

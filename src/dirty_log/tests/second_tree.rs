@@ -85,7 +85,7 @@ fn second_tree_with_a_root_of_two_frames_takes_what_it_needs_and_not_a_frame_mor
         let region = Region { range: range(RAM, 8 * M), pa: Pa(0x8000_0000), reach: Reach::Ram };
         space.map(&fake, region).unwrap();
         while fake.free_frames() > left {
-            drop(fake.alloc(0));
+            let _taken = fake.alloc(0);
         }
         let mut log = DirtyLog::new(CpuTier::Hardware);
         let ended = ends(&mut log, &fake, &mut space, range(RAM + M, 4 * M));

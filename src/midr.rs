@@ -1,4 +1,6 @@
-//! What is known of a core by its name, MIDR_EL1, alone.
+//! What is known of a core by its name, MIDR_EL1, alone: for whoever says of a VM what the cores that run it bear and owe
+//! ([`AddressSpace::with_direct_swap`](crate::address_space::AddressSpace::with_direct_swap),
+//! [`AddressSpace::with_repeated_invalidation`](crate::address_space::AddressSpace::with_repeated_invalidation)).
 //!
 //! Which cores bear a change of a translation's size without break-before-make: FEAT_BBM level 2 permits such a change,
 //! and permits a TLB conflict abort at the next access as well (Arm ARM D8.17, RFCPSG). Of these cores their makers say
