@@ -74,3 +74,33 @@ proptest! {
         prop_assert!(after == before);
     }
 }
+
+#[test]
+fn cpu_view_that_meets_a_foreign_descriptor_makes_whole_what_it_broke_and_leaves_that_one_alone() {
+    let fake = Fake::new(16);
+    let view = cpu_view(&fake, 6 * M);
+    let blocks = [0, 2, 4].map(|at| view.tree.walk(&fake, Ipa(RAM.0 + at * M)).0);
+    let old = blocks.map(|slot| fake.read(slot.pa));
+    let foreign = old[1] | descriptor::CONTIGUOUS;
+    fake.write_behind(blocks[1].pa, foreign);
+    let mut batch = crate::stage2::Batch::new();
+    for (slot, old) in blocks.into_iter().zip(old) {
+        batch.push(crate::stage2::view::Swap { slot, old, new: 0x5003, contents: Default::default() });
+    }
+    take_trace();
+    let published = view.walker.publish(&fake, &view.tree, &batch);
+    assert_eq!(published, Published { replaced: 0, result: Err(ViewError::Foreign(foreign)) });
+    assert_eq!(blocks.map(|slot| fake.read(slot.pa)), [old[0], foreign, old[2]]);
+    assert_eq!(take_trace().last(), Some(&Event::Release), "the vCPUs go on");
+}
+
+#[test]
+fn each_error_of_a_view_says_what_happened() {
+    let told = |error: ViewError| error.to_string();
+    assert_eq!(told(ViewError::HoldTimeout), HoldTimeout.to_string());
+    assert_eq!(told(ViewError::Dma(DmaTlbError::Timeout)), DmaTlbError::Timeout.to_string());
+    let foreign = "a descriptor was changed by somebody else: 0x0000000000005003";
+    assert_eq!(told(ViewError::Foreign(0x5003)), foreign);
+    assert_eq!(told(ViewError::ReserveShort), "fewer table frames were reserved than are needed");
+    assert_eq!(told(ViewError::SizeFixed), "the SMMU can't bear that a translation's size changes");
+}
