@@ -18,11 +18,22 @@ pub struct Gate<'a> {
     late: Cell<Option<(Vmid, Scope)>>,
     /// How often streams were sent through another tree.
     pub switches: Cell<u64>,
+    /// What it is taken to bear where sizes change, if less than it does.
+    less: Option<SizeChange>,
 }
 
 impl<'a> Gate<'a> {
     pub fn new(host: &'a Host<'a>, driver: &'a Driver<'a>) -> Self {
-        Self { host, driver, late: Cell::new(None), switches: Cell::new(0) }
+        Self { host, driver, late: Cell::new(None), switches: Cell::new(0), less: None }
+    }
+
+    /// The same, as if the SMMU bore less: another one behind the same VM.
+    pub fn to_a_lesser_one(host: &'a Host<'a>, driver: &'a Driver<'a>, seed: u64) -> Self {
+        let less = match driver.size_change() {
+            SizeChange::Direct if seed.is_multiple_of(2) => SizeChange::ThroughNt,
+            _ => SizeChange::Never,
+        };
+        Self { less: Some(less), ..Self::new(host, driver) }
     }
 }
 
@@ -49,7 +60,7 @@ impl DmaTlb for Gate<'_> {
     }
 
     fn size_change(&self) -> SizeChange {
-        self.driver.size_change()
+        self.less.unwrap_or_else(|| self.driver.size_change())
     }
 
     fn switching(&self) -> Option<&dyn TreeSwitch> {

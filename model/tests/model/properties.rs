@@ -18,6 +18,7 @@ const EVEN: Mix = Mix {
     mixed: 64,
     blocks: 128,
     refusal: 32,
+    lesser: false,
 };
 /// With an SMMU that stops answering now and then.
 const FATAL: Mix = Mix { death: 64, mixed: 256, replug: 96, ..EVEN };
@@ -189,6 +190,14 @@ fn strange_smmus_keep_all_promises_too() {
 }
 
 #[test]
+fn views_that_bear_different_changes_of_size_keep_all_promises_together() {
+    let met = lives(130_000..130_120, Mix { replug: 96, lesser: true, ..EVEN }, machine);
+    assert!(met.splits > 550 && met.merges > 480 && met.syncs > 1_500 && met.clears > 500);
+    assert!(met.attaches_under_log > 190 && met.detaches_under_log > 270 && met.unmaps_under_log > 250);
+    assert!(met.tally.two_sizes > 500 && met.abandoned_starts > 90 && met.starts_by_blocks > 40);
+}
+
+#[test]
 fn second_trees_keep_all_promises_too() {
     let met = lives(100_000..100_160, Mix { replug: 96, ..EVEN }, switching);
     // There and back, or there and gone with its device.
@@ -351,5 +360,6 @@ fn soak_of_random_lives() {
     met += lives(first..end, EVEN, stalling);
     met += lives(first..end, FATAL, stalling);
     met += lives(first..end, FATAL, switching);
+    met += lives(first..end, Mix { lesser: true, ..FATAL }, machine);
     println!("{} steps a second", met.tally.steps / began.elapsed().as_secs().max(1));
 }

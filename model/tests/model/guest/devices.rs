@@ -65,7 +65,7 @@ impl Guest<'_> {
         let weaker = under_log
             && tier == DmaTier::Assume
             && matches!(self.weakest(), DmaTier::Hardware | DmaTier::Stall);
-        let walker = DmaWalker { tlb: self.gate, vmid, coherent: self.smmu.features().coherent };
+        let walker = DmaWalker { tlb: &self.gates[stream], vmid, coherent: self.smmu.features().coherent };
         let answered = self.answers();
         let attached = self.log.attach_view(self.host, &mut self.host.space_mut(), walker, tier, weakening);
         let index = match attached {

@@ -25,6 +25,8 @@ pub struct Mix {
     pub blocks: u64,
     /// A start during which the SMMU refuses a command.
     pub refusal: u64,
+    /// The SMMU of the second device bears less than that of the first where sizes change.
+    pub lesser: bool,
 }
 
 /// What was met.

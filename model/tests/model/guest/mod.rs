@@ -39,7 +39,8 @@ const PAGES: u64 = 2048;
 struct Guest<'a> {
     host: &'a Host<'a>,
     smmu: &'a Driver<'a>,
-    gate: &'a Gate<'a>,
+    /// The SMMU as the view of each stream has it.
+    gates: &'a [Gate<'a>; 2],
     log: DirtyLog,
     tier: DmaTier,
     mix: Mix,
@@ -70,7 +71,7 @@ impl<'a> Guest<'a> {
     fn new(
         host: &'a Host<'a>,
         smmu: &'a Driver<'a>,
-        gate: &'a Gate<'a>,
+        gates: &'a [Gate<'a>; 2],
         parameters: &Parameters,
         mix: Mix,
     ) -> Self {
@@ -98,7 +99,7 @@ impl<'a> Guest<'a> {
         let mut guest = Self {
             host,
             smmu,
-            gate,
+            gates,
             log,
             tier,
             mix: Mix::default(),
@@ -245,7 +246,7 @@ impl<'a> Guest<'a> {
         self.met.splits = statistics.blocks_split;
         self.met.merges = statistics.blocks_merged;
         self.met.holds = statistics.holds;
-        self.met.switches = self.gate.switches.get();
+        self.met.switches = self.gates.iter().map(|gate| gate.switches.get()).sum();
         self.met.faults_answered = self.host.recorded.get();
         self.met.stalls_recorded = self.host.stalls.recorded.get();
         self.met.stalls_aborted = self.host.stalls.aborted.get();
@@ -261,8 +262,12 @@ pub fn live(parameters: Parameters, mischief: Mischief, mix: Mix, steps: u64) ->
     let errata = if parameters.smmu.outliving { Errata::REPEAT } else { Errata::empty() };
     let options = Options { timeout_us: 500, errata, ..options() };
     let smmu = Smmu::new(&host, host.machine.smmu(), &options).map_err(|e| e.to_string())?;
-    let gate = Gate::new(&host, &smmu);
-    let mut guest = Guest::new(&host, &smmu, &gate, &parameters, mix);
+    let second = match mix.lesser {
+        true => Gate::to_a_lesser_one(&host, &smmu, parameters.seed),
+        false => Gate::new(&host, &smmu),
+    };
+    let gates = [Gate::new(&host, &smmu), second];
+    let mut guest = Guest::new(&host, &smmu, &gates, &parameters, mix);
     let space = host.space();
     let tables = space.cpu_view().tree.tables() + space.dma_totals().1;
     drop(space);
