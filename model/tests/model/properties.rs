@@ -83,6 +83,14 @@ fn strange(seed: u64) -> Parameters {
     parameters
 }
 
+/// The same of every SMMU that bears no change of size, with PEs that store 128 bits at once.
+fn strange_switching(seed: u64) -> Parameters {
+    let mut parameters = strange(seed);
+    (parameters.smmu.bbml, parameters.pes.lse2, parameters.smmu.coherent) = (0, true, true);
+    parameters.smmu.ste_entries = 1 + (seed % 3) as usize;
+    parameters
+}
+
 /// Several vCPUs without FEAT_HAFDBS.
 fn write_protecting(seed: u64) -> Parameters {
     let mut parameters = Parameters::new(seed);
@@ -361,5 +369,7 @@ fn soak_of_random_lives() {
     met += lives(first..end, FATAL, stalling);
     met += lives(first..end, FATAL, switching);
     met += lives(first..end, Mix { lesser: true, ..FATAL }, machine);
+    met += lives(first..end, FATAL, strange);
+    met += lives(first..end, FATAL, strange_switching);
     println!("{} steps a second", met.tally.steps / began.elapsed().as_secs().max(1));
 }

@@ -165,6 +165,8 @@ impl Guest<'_> {
         let detached =
             self.host.detaching(|| self.log.detach_view(self.host, &mut self.host.space_mut(), view.index));
         self.views[stream] = None;
+        // Another tree may come to stand there in this very step.
+        self.forget_trees();
         match detached {
             Ok(vmid) if vmid == view.vmid => {}
             Err(AttachError::View(_)) if self.excused(answered) => {
