@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod nt;
+mod prune;
 mod table_flags;
 
 use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};
