@@ -81,3 +81,19 @@ fn list_of_retired_tables_gives_back_as_many_as_were_asked_for_and_not_one_more(
     assert_eq!(retired.end(&fake), 0);
     assert_eq!(fake.free_frames(), free + 5, "and the list itself");
 }
+
+#[test]
+fn list_of_more_tables_than_a_frame_holds_gives_back_a_frame_of_its_own_when_that_is_empty() {
+    let fake = Fake::new(700);
+    let all = fake.free_frames();
+    let mut retired = Retired::new(fake.reserve(Retired::frames_for(600)).unwrap());
+    for _ in 0..600 {
+        assert!(retired.push(&fake, fake.alloc(0).unwrap().into_pa(), 3));
+    }
+    // 511 in the first frame of the list, 89 in the second.
+    assert_eq!((fake.free_frames(), retired.room()), (all - 602, 511 - 89));
+    assert_eq!((retired.free(&fake, 88), fake.free_frames()), (88, all - 602 + 88));
+    assert_eq!((retired.free(&fake, 1), fake.free_frames()), (1, all - 602 + 89 + 1));
+    assert_eq!((retired.free(&fake, u64::MAX), retired.end(&fake)), (511, 0));
+    assert_eq!(fake.free_frames(), all);
+}
