@@ -104,3 +104,13 @@ fn each_error_of_a_view_says_what_happened() {
     assert_eq!(told(ViewError::ReserveShort), "fewer table frames were reserved than are needed");
     assert_eq!(told(ViewError::SizeFixed), "the SMMU can't bear that a translation's size changes");
 }
+
+#[test]
+fn a_cpu_view_that_is_asked_to_forget_a_range_forgets_everything() {
+    let fake = Fake::new(16);
+    let view = cpu_view(&fake, 4 * M);
+    take_trace();
+    view.walker.invalidate_range(&fake, &view.tree, range(RAM.0, 4096), true).unwrap();
+    let all = Event::Tlbi(view.walker.vttbr(&view.tree), Tlbi::VmallS12E1Is);
+    assert_eq!(take_trace(), [Event::Barrier(Barrier::DsbIshst), all, Event::Barrier(Barrier::DsbIsh)]);
+}
