@@ -86,13 +86,10 @@ impl Adaptive {
         platform.unreserve(self.reserve);
     }
 
-    /// Sets aside again what has been used up, as far as frames are free.
+    /// Sets aside again what has been used up, when as many frames are free.
     fn refill(&mut self, platform: &impl Frames) {
         let lacking = usize::from(self.policy.reserve).saturating_sub(self.reserve.left());
-        let free = platform.free_frames().min(lacking);
-        if free > 0
-            && let Ok(more) = platform.reserve(free)
-        {
+        if let Ok(more) = platform.reserve(lacking) {
             self.reserve.absorb(more);
         }
     }
@@ -252,7 +249,7 @@ fn adapt_views<P: Platform, D: DmaTlb>(
 ) -> Result<(), ViewError> {
     let (flags, mode) = (reading.flags, reading.mode());
     if flags.names(LogSource::Dma) {
-        sync::collect_dma_updates(platform, space, DmaView::adapts)?;
+        sync::collect_dma_updates(platform, space, &DmaView::adapts)?;
     }
     let whole = space.one_region();
     let AddressSpace { cpu, dma, ledger, quarantined, .. } = space;

@@ -213,7 +213,7 @@ fn collect<P: Platform, D: DmaTlb>(
     }
     if flags.names(LogSource::Dma) {
         if !sabotage::NO_SYNC_BEFORE_WALK {
-            collect_dma_updates(platform, space, |view| reading.has(view.adapts()))?;
+            collect_dma_updates(platform, space, &|view| reading.has(view.adapts()))?;
         }
         if space.has_digest_views() {
             let clean = mode == Harvest::Clean;
@@ -296,12 +296,13 @@ fn window(platform: &impl Platform, word: u64) {
 pub(super) fn collect_dma_updates<'d, P: Platform, D: DmaTlb>(
     platform: &P,
     space: &AddressSpace<'d, D>,
-    concerned: impl Fn(&DmaView<'d, D>) -> bool,
+    concerned: &dyn Fn(&DmaView<'d, D>) -> bool,
 ) -> Result<(), ViewError> {
     let concerned = |dma: &&DmaView<'d, D>| dma.tier == DmaTier::Hardware && concerned(dma);
-    let walkers = || space.dma_views().filter(concerned).map(|dma| &dma.view.walker);
-    for (index, walker) in walkers().enumerate() {
-        if !walkers().take(index).any(|before| core::ptr::eq(before.tlb, walker.tlb)) {
+    for (index, place) in space.dma.iter().enumerate() {
+        let Some(walker) = place.as_ref().filter(concerned).map(|dma| &dma.view.walker) else { continue };
+        let mut before = space.dma[..index].iter().flatten().filter(concerned);
+        if !before.any(|dma| core::ptr::eq(dma.view.walker.tlb, walker.tlb)) {
             walker.collect_updates(platform)?;
         }
     }

@@ -93,9 +93,6 @@ impl Owed {
     }
 }
 
-/// Entries looked at between two windows for interrupts.
-const WINDOW_ENTRIES: usize = 64;
-
 impl<'r> Pass<'r> {
     /// A pass that splits `splits` blocks at the most, and merges what has been clean for `cold_passes`, if not 0.
     pub fn new(mode: Harvest, cold_passes: u8, splits: usize, reserve: &'r mut FrameReserve) -> Self {
@@ -192,22 +189,15 @@ impl Tree {
         let asked = (range.end().0 - first.base.0).div_ceil(step);
         let count = usize::try_from(asked).map_or(table, |asked| asked.min(table));
         let words = platform.words(first.pa, count);
-        let (mut i, mut window) = (0, WINDOW_ENTRIES);
+        // No window for interrupts of its own: a table that rests takes little, and what is done to others has one.
+        let mut i = 0;
         while let Some(word) = words.get(i) {
-            if i >= window {
-                platform.relax();
-                window = i + WINDOW_ENTRIES;
-            }
             if words[i..].first_chunk().is_some_and(rests) {
                 i += LINE;
-                *at = first.base.offset(i as u64 * step).min(range.end());
                 continue;
             }
-            let slot = Slot {
-                pa: first.pa.offset(i as u64 * 8),
-                base: first.base.offset(i as u64 * step),
-                level: first.level,
-            };
+            let (pa, base) = (first.pa.offset(i as u64 * 8), first.base.offset(i as u64 * step));
+            let slot = Slot { pa, base, ..first };
             match Entry::at(slot.level, word.load()) {
                 Entry::Leaf(block) if block.word & S2AP_WRITE == 0 => {}
                 Entry::Leaf(block) => adapt_block(platform, slot, block, pass, dirty)?,
@@ -215,11 +205,11 @@ impl Tree {
                 Entry::Absent => {}
             }
             i += 1;
-            *at = slot.base.offset(step).min(range.end());
             if pass.is_full() {
                 break;
             }
         }
+        *at = first.base.offset(i as u64 * step).min(range.end());
         Ok(())
     }
 
@@ -300,7 +290,7 @@ fn adapt_block<P: Memory + Frames + Cpu>(
 ) -> Result<(), ViewError> {
     let Some(region) = slot.range().filter(|_| block.is_logged()) else { return Ok(()) };
     // A clear may name several parts of a block: its table is waiting to be linked then, as the last one.
-    if pass.waiting().last().is_some_and(|swap| swap.slot == slot) {
+    if pass.waiting().last().is_some_and(|swap| swap.slot.pa == slot.pa) {
         return Ok(());
     }
     dirty(region.start(), region.pages());

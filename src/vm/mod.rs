@@ -116,9 +116,9 @@ pub fn status<P: Platform, D: DmaTlb>(
 /// The commands of all SMMUs in front of the VM's devices, each SMMU counted once.
 fn commands<D: DmaTlb>(space: &AddressSpace<'_, D>) -> CommandCounts {
     let mut sum = CommandCounts::default();
-    for (i, view) in space.dma_views().enumerate() {
-        let tlb = view.view.walker.tlb;
-        if space.dma_views().take(i).any(|v| core::ptr::eq(v.view.walker.tlb, tlb)) {
+    for (i, place) in space.dma.iter().enumerate() {
+        let Some(tlb) = place.as_ref().map(|view| view.view.walker.tlb) else { continue };
+        if space.dma[..i].iter().flatten().any(|v| core::ptr::eq(v.view.walker.tlb, tlb)) {
             continue;
         }
         let counts = tlb.commands();
