@@ -71,7 +71,7 @@ fn call(setting: &Setting, input: &mut Input<'_>) -> (u32, Arguments) {
     let arguments = match Call::from_id(id) {
         Some(Call::Start) => {
             let [start, bytes] = range(setting, input);
-            let granule = mostly(input, &[4096, 4096, 4096, 2 << 20, 1 << 30]);
+            let granule = mostly(input, &[4096, 4096, 4096, 2 << 20, 1 << 30, 1, 1]);
             [start, bytes, granule, mostly(input, &[0, 0, 0, 0x401, 0x101, 0x302]), step(input)]
         }
         Some(Call::Sync | Call::Clear) => {
