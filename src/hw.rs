@@ -344,7 +344,8 @@ pub struct CommandCounts {
 pub enum Scope {
     /// Everything of the VMID: one CMD_TLBI_S12_VMALL.
     All,
-    /// The leaves and, unless `leaf_only`, the table descriptors that translate a range: CMD_TLBI_S2_IPA.
+    /// The leaves, of whatever size (TTL = 0: sizes may have changed), and, unless `leaf_only`, the table descriptors that
+    /// translate a range: CMD_TLBI_S2_IPA. Unless `leaf_only` tables may be freed when it has completed.
     Range {
         /// The addresses whose translation changed.
         range: IpaRange,

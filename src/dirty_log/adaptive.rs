@@ -54,7 +54,7 @@ impl Policy {
 impl Default for Policy {
     fn default() -> Self {
         // As many passes as are counted: what merges too early is reported whole again, and that costs more than reading it
-        // did. A step covers 64 regions: all of them may be split.
+        // did. A step covers 64 regions where ranges begin with one: all may be split.
         Self { cold_passes: 7, splits: 64, reserve: 16 }
     }
 }
@@ -195,7 +195,9 @@ impl DirtyLog {
         mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Synced, LogError> {
         let mut deliver = |word, bits| deliver(word, bits).succeeded();
-        let reported = self.read_adapting(platform, space, Reading::sync(part, flags), &mut deliver)?;
+        let mut reading = Reading::sync(part, flags);
+        self.adapt(platform, space, &mut reading)?;
+        let reported = self.read(platform, space, &reading, &mut deliver)?;
         Ok(Synced { reported })
     }
 
@@ -213,28 +215,25 @@ impl DirtyLog {
         mut deliver: impl FnMut(u64, u64) -> R,
     ) -> Result<Cleared, LogError> {
         let mut deliver = |word, bits| deliver(word, bits).succeeded();
-        let reading = Reading::clear(part, flags, &wanted);
-        let discarded = self.read_adapting(platform, space, reading, &mut deliver)?;
+        let mut reading = Reading::clear(part, flags, &wanted);
+        self.adapt(platform, space, &mut reading)?;
+        let discarded = self.read(platform, space, &reading, &mut deliver)?;
         Ok(Cleared { discarded })
     }
 
-    /// Harvests the views that change sizes, and changes them; then does what is left of `reading`.
-    fn read_adapting<P: Platform, D: DmaTlb>(
+    /// Harvests the views that change sizes, and changes them: [`DirtyLog::read`] does what is left of `reading`.
+    pub(crate) fn adapt<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
         space: &mut AddressSpace<'_, D>,
-        mut reading: Reading<'_>,
-        deliver: &mut dyn FnMut(u64, u64) -> bool,
-    ) -> Result<u64, LogError> {
+        reading: &mut Reading<'_>,
+    ) -> Result<(), LogError> {
         self.ledger(space, reading.part)?;
-        if let Phase::On(On { adaptive: Some(adaptive), .. }) = &mut self.phase {
-            adaptive.refill(platform);
-            if adapt_views(platform, space, adaptive, &reading, &mut self.statistics).is_err() {
-                return Err(self.distrust());
-            }
-            reading.adapted = true;
-        }
-        self.read(platform, space, &reading, deliver)
+        let Phase::On(On { adaptive: Some(adaptive), .. }) = &mut self.phase else { return Ok(()) };
+        adaptive.refill(platform);
+        reading.adapted = true;
+        let adapted = adapt_views(platform, space, adaptive, reading, &mut self.statistics);
+        adapted.map_err(|_| self.distrust())
     }
 }
 

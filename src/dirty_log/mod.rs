@@ -34,6 +34,8 @@ pub use key::DigestKey;
 pub(crate) use ledger::Ledger;
 pub use stall::StallAnswer;
 pub use start::Request;
+#[cfg(feature = "hypercall")]
+pub(crate) use sync::Reading;
 pub use sync::{Cleared, Delivery, Synced};
 
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES};

@@ -107,7 +107,7 @@ impl DirtyLog {
     }
 
     /// What sync and clear have in common: how many pages were given to `deliver`, which says whether each word arrived.
-    pub(super) fn read<P: Platform, D: DmaTlb>(
+    pub(crate) fn read<P: Platform, D: DmaTlb>(
         &mut self,
         platform: &P,
         space: &AddressSpace<'_, D>,
@@ -137,7 +137,7 @@ impl DirtyLog {
 }
 
 /// A step of a sync, or of a clear.
-pub(super) struct Reading<'a> {
+pub(crate) struct Reading<'a> {
     /// What is asked for.
     pub part: IpaRange,
     /// Of which sources.
@@ -178,10 +178,19 @@ impl<'a> Reading<'a> {
         if self.wanted.is_none() {
             return visit(self.part);
         }
+        // Those of adjacent words are one: all of a table is to be seen as that.
+        let mut run: Option<IpaRange> = None;
         for (word, _, mask) in words(ledger, self.part) {
             let base = self.part.start().offset(word * 64 * PAGE_BYTES);
-            page_runs(base, self.wanted(word) & mask).for_each(&mut *visit);
+            for next in page_runs(base, self.wanted(word) & mask) {
+                let joined = run.filter(|run| run.end() == next.start());
+                match joined.and_then(|run| IpaRange::new(run.start(), run.bytes() + next.bytes()).ok()) {
+                    Some(longer) => run = Some(longer),
+                    None => run.replace(next).into_iter().for_each(&mut *visit),
+                }
+            }
         }
+        run.into_iter().for_each(visit);
     }
 }
 

@@ -11,7 +11,7 @@ use strandline_abi::{
 use super::{Answer, Arguments, CallError, GuestBuffer};
 use crate::addr::{Ipa, IpaRange, PageSize};
 use crate::address_space::AddressSpace;
-use crate::dirty_log::{DirtyLog, Granule, LogError, PAGE_WORDS, Policy, Progress, Request};
+use crate::dirty_log::{DirtyLog, Granule, LogError, PAGE_WORDS, Policy, Progress, Reading, Request};
 use crate::hw::{DmaTlb, Platform, Word};
 use crate::vm::{self, FaultLog, Vm};
 
@@ -152,17 +152,7 @@ pub(super) fn sync<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argumen
     let mut log = lock(vm)?;
     let mut space = Held::of(vm, &log);
     let step = Step::check(platform, &log, &space, arguments, flags)?;
-    let deliver = |index, bits| {
-        if let Some(word) = step.buffer.word(platform, index) {
-            word.store(bits);
-        }
-    };
-    let synced = match &mut space {
-        Held::Shared(space) => log.sync(platform, space, step.part, flags, deliver),
-        Held::Exclusive(space) => log.sync_adapting(platform, space, step.part, flags, deliver),
-    }?;
-    mark(platform, &space, &step.buffer);
-    Ok(step.answer(synced.reported, log.tiers(&*space).to_bits()))
+    read_log(platform, &mut log, &mut space, &step, Reading::sync(step.part, flags))
 }
 
 pub(super) fn clear<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, arguments: &Arguments) -> Answer {
@@ -179,17 +169,28 @@ pub(super) fn clear<P: Platform, D: DmaTlb>(platform: &P, vm: &Vm<'_, D>, argume
         *wanted = step.buffer.word(platform, index as u64).map_or(0, Word::load);
     }
     let wanted = |index: u64| usize::try_from(index).ok().and_then(|i| mask.get(i)).copied().unwrap_or(0);
-    let deliver = |index, bits| {
+    read_log(platform, &mut log, &mut space, &step, Reading::clear(step.part, flags, &wanted))
+}
+
+/// Does a step of a sync or clear, changing sizes on the way where the log is adaptive, into the caller's words.
+fn read_log<P: Platform, D: DmaTlb>(
+    platform: &P,
+    log: &mut DirtyLog,
+    space: &mut Held<'_, '_, D>,
+    step: &Step,
+    mut reading: Reading<'_>,
+) -> Answer {
+    if let Held::Exclusive(space) = space {
+        log.adapt(platform, space, &mut reading)?;
+    }
+    let pages = log.read(platform, space, &reading, &mut |index, bits| {
         if let Some(word) = step.buffer.word(platform, index) {
             word.store(bits);
         }
-    };
-    let cleared = match &mut space {
-        Held::Shared(space) => log.clear(platform, space, step.part, flags, wanted, deliver),
-        Held::Exclusive(space) => log.clear_adapting(platform, space, step.part, flags, wanted, deliver),
-    }?;
-    mark(platform, &space, &step.buffer);
-    Ok(step.answer(cleared.discarded, log.tiers(&*space).to_bits()))
+        true
+    })?;
+    mark(platform, space, &step.buffer);
+    Ok(step.answer(pages, log.tiers(space).to_bits()))
 }
 
 /// EL2's own stores count as writes of the caller's; called after them.

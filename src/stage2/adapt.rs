@@ -19,7 +19,7 @@ use crate::stage2::merge::uniform_pages;
 use crate::stage2::split::discard;
 use crate::stage2::tree::{Contents, ENTRIES, Slot};
 use crate::stage2::view::{BATCH, Batch, Published, Swap, same_but_updated};
-use crate::stage2::{Found, Harvest, LeafCounts, Tree, View, ViewError, Walker};
+use crate::stage2::{Found, Harvest, LeafCounts, Rights, Tree, View, ViewError, Walker};
 
 /// What one pass over a view may do, and what it has done.
 #[derive(Debug)]
@@ -230,7 +230,7 @@ impl Tree {
         let Some(part) = region.intersection(range) else { return };
         platform.relax();
         let found = self.harvest_part(platform, part, pass, dirty);
-        if part != region || pass.cold_passes == 0 {
+        if pass.cold_passes == 0 || part != region && !found {
             return;
         }
         let passes = count_passes(slot.word(platform), found, pass.cold_passes);
@@ -238,8 +238,10 @@ impl Tree {
         if found || passes < pass.cold_passes || !room || !whole(region) {
             return;
         }
-        let Some((pa, rights)) = uniform_pages(platform, table) else { return };
-        let new = descriptor::with_state(descriptor::leaf(slot.level, pa, rights), LeafState::WritableClean);
+        // What is no RAM is part of no log.
+        let Some((pa, Rights::RAM)) = uniform_pages(platform, table) else { return };
+        let new =
+            descriptor::with_state(descriptor::leaf(slot.level, pa, Rights::RAM), LeafState::WritableClean);
         let pages = region.pages();
         pass.changed(region, true);
         let leaves = LeafCounts { pages_4k: pages, ..LeafCounts::default() };
@@ -321,7 +323,8 @@ impl<W> View<W> {
     /// by one swap. What is waiting at the end is done by [`View::end_adapting`].
     ///
     /// # Errors
-    /// A descriptor was changed by somebody else: what was to take its place is given back.
+    /// A descriptor was changed by somebody else, or a reservation was smaller than what it was for: what was made and not
+    /// linked is given back.
     pub(crate) fn adapt<P>(
         &mut self,
         platform: &P,
@@ -336,7 +339,9 @@ impl<W> View<W> {
     {
         let mut at = range.start();
         loop {
-            self.tree.adapt(platform, &mut at, range, pass, whole, dirty)?;
+            let adapted = self.tree.adapt(platform, &mut at, range, pass, whole, dirty);
+            // What takes a table's place is no table: of those only what blocks were to be replaced by is given back.
+            adapted.inspect_err(|_| discard(platform, pass.waiting()))?;
             if !pass.is_full() {
                 return Ok(());
             }

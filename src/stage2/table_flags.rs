@@ -65,7 +65,8 @@ impl Tree {
         match (seen & AF != 0, seen & AF_CLEARED != 0) {
             (false, false) => return true,
             _ if mode != Harvest::Clean || !whole => {}
-            // Nobody but the harvest, of which there is one at a time, changes a descriptor whose flag is set.
+            // Nobody but the harvest, of which there is one at a time, changes a descriptor whose flag is set: a pass of an
+            // adaptive log counts in it, behind this.
             (true, _) => {
                 let cleared = seen & !AF | AF_CLEARED;
                 if slot.word(memory).compare_exchange(seen, cleared).is_ok() {

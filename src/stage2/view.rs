@@ -128,8 +128,9 @@ pub trait Walker<P: Memory + Cpu> {
     /// The walker's hardware did not answer.
     fn invalidate(&self, platform: &P, tree: &Tree) -> Result<(), ViewError>;
 
-    /// [`Walker::invalidate`] where only what translates `range` was changed, in its dirty state or access flags, with
-    /// `leaf_only` of leaves alone: an implementation may leave the rest of the view's translations cached.
+    /// [`Walker::invalidate`] where only what translates `range` was changed, with `leaf_only` in the dirty state of leaves
+    /// alone, else in access flags of tables and in sizes as well: an implementation may leave the rest of the view's
+    /// translations cached. Leaves of any size may be cached of the range; unlinked tables are freed behind it.
     ///
     /// # Errors
     /// As [`Walker::invalidate`].

@@ -3,7 +3,7 @@
 use super::*;
 use crate::addr::PageSize;
 use crate::dirty_log::{Adapting, Granule, Policy, Statistics};
-use crate::stage2::LeafCounts;
+use crate::stage2::{LeafCounts, LeafState};
 
 const QUICK: Policy = Policy { cold_passes: 2, splits: 64, reserve: 4 };
 
@@ -337,4 +337,49 @@ fn two_mappings_never_become_one_block() {
         sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap();
     }
     assert_eq!((adapted(&log), leaves(&space).pages_4k), ((0, 0, 0), 513));
+}
+
+#[test]
+fn device_registers_in_the_range_are_in_no_log_and_become_no_block_of_it() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = adapting_space(&fake, &tlb, 2 * M);
+    let region = |at, reach| Region { range: range(at, 2 * M), pa: Pa(0x8000_0000 + at), reach };
+    space.map(&fake, region(RAM + 2 * M, Reach::Ram)).unwrap();
+    let all = range(RAM, 4 * M);
+    let mut log = adaptive_log(&fake, &mut space, all, Policy { cold_passes: 1, ..QUICK });
+    space.unmap(&fake, range(RAM + 2 * M, 2 * M)).unwrap();
+    space.map(&fake, region(RAM + 2 * M, Reach::CpuDevice)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(CPU)), Ok(vec![]));
+    }
+    let (leaf, _) = space.cpu_view().tree.query(&fake, Ipa(RAM + 2 * M)).unwrap();
+    assert_eq!((leaf.level, leaf.state(), adapted(&log)), (3, LeafState::WritableDirty, (0, 0, 0)));
+}
+
+#[test]
+fn clears_of_all_of_a_region_merge_it_too() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = adapting_space(&fake, &tlb, 8 * M);
+    let all = range(RAM, 8 * M);
+    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    device_writes(&fake, &space, RAM);
+    for _ in 0..3 {
+        log.clear_adapting(&fake, &mut space, all, DMA, |_| u64::MAX, |_, _| ()).unwrap();
+    }
+    assert_eq!((adapted(&log), leaves(&space).blocks_2m), ((1, 1, 0), 4));
+}
+
+#[test]
+fn a_pass_over_part_of_a_region_that_finds_a_write_begins_the_count_anew() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = adapting_space(&fake, &tlb, 8 * M);
+    let (all, part) = (range(RAM, 8 * M), range(RAM, M));
+    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    device_writes(&fake, &space, RAM);
+    let mut pass =
+        |space: &mut _, of| sync_adapting(&mut log, &fake, space, of, clearing(DMA)).unwrap().len();
+    assert_eq!([pass(&mut space, all), pass(&mut space, all)], [512, 0]);
+    device_writes(&fake, &space, RAM);
+    assert_eq!([pass(&mut space, part), pass(&mut space, all)], [1, 0]);
+    assert_eq!(adapted(&log), (1, 0, 0));
 }
