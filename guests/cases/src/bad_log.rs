@@ -44,7 +44,7 @@ pub fn starts(p: &Pieces, attempt: &mut impl FnMut(Attempt) -> Checked) -> Check
     let (call, start, bytes) = (Call::Start, p.area.start(), p.area.bytes());
     ranges(call, p, [start, bytes, PAGE_BYTES, 0, 0], attempt)?;
     let invalid = Error::InvalidParameter;
-    for granule in [0, 1, 2048, 8192, 0x1_0000, 0x40_0000, 1 << 32 | PAGE_BYTES, u64::MAX] {
+    for granule in [0, 2, 2048, 8192, 0x1_0000, 0x40_0000, 1 << 32 | PAGE_BYTES, u64::MAX] {
         attempt(blame(call, "granule", [start, bytes, granule, 0, 0], invalid, granule))?;
     }
     for reserved in [3, 5 << 8, 1 << 16, 1 << 63] {
