@@ -3,7 +3,7 @@
 use crate::addr::PAGE_BYTES;
 use crate::bits::ones;
 use crate::frames::{FrameBlock, Frames};
-use crate::hw::{Memory, Word};
+use crate::hw::{Cpu, Memory, Word};
 
 /// One bit a page of the logged range, in contiguous frames; bits are set and taken by atomic operations.
 #[derive(Debug)]
@@ -11,6 +11,9 @@ pub struct Bitmap {
     block: FrameBlock,
     pages: u64,
 }
+
+/// Pages set between two windows for interrupts.
+const WINDOW_PAGES: u64 = 4096;
 
 /// Bits of a word.
 const BITS: u64 = 64;
@@ -44,14 +47,18 @@ impl Bitmap {
         platform.free(self.block);
     }
 
-    /// Sets `count` bits from `first`; what lies behind the end is ignored.
-    pub fn set(&self, memory: &impl Memory, first: u64, count: u64) {
+    /// Sets `count` bits from `first`, with windows for interrupts where they are those of a large block; what lies behind the
+    /// end is ignored.
+    pub fn set(&self, platform: &(impl Memory + Cpu), first: u64, count: u64) {
         let end = first.saturating_add(count).min(self.pages);
         let mut at = first;
         while at < end {
             let run = (BITS - at % BITS).min(end - at);
-            self.word(memory, at / BITS).fetch_or(ones(run) << (at % BITS));
+            self.word(platform, at / BITS).fetch_or(ones(run) << (at % BITS));
             at += run;
+            if at.is_multiple_of(WINDOW_PAGES) {
+                platform.relax();
+            }
         }
     }
 
@@ -119,6 +126,15 @@ mod tests {
         assert_eq!(bitmap.get(&fake, 59), 0b111_1111_0010);
         bitmap.put_back(&fake, 59, 0b1100);
         assert_eq!(bitmap.get(&fake, 60), 0x3ff);
+    }
+
+    #[test]
+    fn bits_of_a_large_block_are_set_with_windows_for_interrupts() {
+        let fake = Fake::new(8);
+        let bitmap = Bitmap::new(&fake, 1 << 18).unwrap();
+        let before = fake.now_us();
+        bitmap.set(&fake, 0, 1 << 18);
+        assert!(fake.now_us() - before >= (1 << 18) / WINDOW_PAGES);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::DigestKey;
 use super::digest::Digests;
 use crate::addr::{Ipa, IpaRange, PAGE_SHIFT};
 use crate::frames::Frames;
-use crate::hw::Memory;
+use crate::hw::{Cpu, Memory};
 
 /// A log's range, and a bitmap for each source of writes. It belongs to the address space, so that whoever shares that
 /// (a vCPU's write fault, EL2 after a store of its own) can record a write without waiting for the log.
@@ -95,7 +95,7 @@ impl Ledger {
     }
 
     /// Records that the pages of `written` that are logged were written by `source`.
-    pub fn record(&self, memory: &impl Memory, source: LogSource, written: IpaRange) {
+    pub fn record(&self, memory: &(impl Memory + Cpu), source: LogSource, written: IpaRange) {
         if let Some(part) = self.range.intersection(written) {
             self.of(source).set(memory, self.page(part), part.pages());
         }
@@ -110,7 +110,7 @@ impl Ledger {
     }
 
     /// [`Ledger::record`] of `pages` pages from `at`, as a harvest reports them.
-    pub fn record_pages(&self, memory: &impl Memory, source: LogSource, at: Ipa, pages: u64) {
+    pub fn record_pages(&self, memory: &(impl Memory + Cpu), source: LogSource, at: Ipa, pages: u64) {
         if let Ok(written) = IpaRange::new(at, pages << PAGE_SHIFT) {
             self.record(memory, source, written);
         }
