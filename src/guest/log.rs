@@ -1,6 +1,7 @@
 //! The guest's log, step by step or at once.
 
 use crate::addr::{Ipa, IpaRange, PAGE_BYTES};
+use crate::bits::set_bits;
 use crate::dirty_log::{
     Flags, LogError, LogState, PAGE_WORDS, Progress, Request, Statistics, Synced, Tiers, WriteFault,
 };
@@ -158,10 +159,5 @@ impl Sum {
 
 /// Tells `report` of the pages of `part` that a delivered word names.
 fn tell(part: IpaRange, word: u64, bits: u64, report: &mut impl FnMut(Ipa)) {
-    ones(bits).for_each(|bit| report(part.start().offset((word * 64 + bit) * PAGE_BYTES)));
-}
-
-/// The numbers of the bits that are set, ascending.
-fn ones(bits: u64) -> impl Iterator<Item = u64> {
-    (0..64).filter(move |bit| bits >> bit & 1 == 1)
+    set_bits(bits).for_each(|bit| report(part.start().offset((word * 64 + bit as u64) * PAGE_BYTES)));
 }
