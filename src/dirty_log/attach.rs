@@ -151,6 +151,7 @@ impl DirtyLog {
         platform.barrier(Barrier::DsbSy);
         if let Some(ledger) = &space.ledger {
             let mode = if dma.shows_writes() { Harvest::Keep } else { Harvest::Assume };
+            // By reference: one copy of the harvest serves all who are in no hurry.
             let found: &mut dyn FnMut(Found) = &mut |found| {
                 if found.is_dirty() {
                     ledger.record_pages(platform, LogSource::Dma, found.ipa, found.pages);

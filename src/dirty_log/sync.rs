@@ -266,7 +266,7 @@ impl<'l> Round<'l> {
             }
             if found.is_changed() {
                 self.lines.touch_all(platform, found.pa, found.words);
-                self.owed = Some(Owed::and(self.owed, found, !found.is_dirty()));
+                self.owed = Some(Owed::and(self.owed, found));
             }
         });
     }

@@ -74,10 +74,9 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
-    /// What is owed where what translates `found`'s pages was changed as well as what `before` says; `table`: a table
-    /// descriptor was.
-    pub fn and(before: Option<Self>, found: Found, table: bool) -> Self {
-        Self::and_pages(before, found.ipa, found.pages, table)
+    /// What is owed where `found`, which was changed, comes to what `before` says.
+    pub fn and(before: Option<Self>, found: Found) -> Self {
+        Self::and_pages(before, found.ipa, found.pages, !found.is_dirty())
     }
 
     fn and_pages(before: Option<Self>, first: Ipa, pages: u64, table: bool) -> Self {
@@ -185,10 +184,7 @@ impl Tree {
         dirty: Dirty<'_>,
     ) -> Result<(), ViewError> {
         let step = PageSize::Size2M.bytes();
-        let table = ENTRIES - (first.pa.0 / 8) as usize % ENTRIES;
-        let asked = (range.end().0 - first.base.0).div_ceil(step);
-        let count = usize::try_from(asked).map_or(table, |asked| asked.min(table));
-        let words = platform.words(first.pa, count);
+        let words = platform.words(first.pa, first.entries_to(range.end()));
         // No window for interrupts of its own: a table that rests takes little, and what is done to others has one.
         let mut i = 0;
         while let Some(word) = words.get(i) {
@@ -265,7 +261,7 @@ impl Tree {
                 dirty(found.ipa, found.pages);
             }
             if found.is_changed() {
-                pass.owed = Some(Owed::and(pass.owed, found, !found.is_dirty()));
+                pass.owed = Some(Owed::and(pass.owed, found));
             }
         };
         self.harvest_words(memory, part, mode, found);
@@ -396,14 +392,12 @@ impl Tree {
         for (i, swap) in collected.batch.swaps().iter().enumerate() {
             match (i < replaced, Entry::at(swap.slot.level, swap.old)) {
                 (true, Entry::Table(table)) => {
-                    self.lost(swap.contents.leaves);
-                    self.gained(Contents { tables: 0, leaves: LeafCounts::one(swap.slot.level) });
+                    self.swapped(swap);
                     collected.unlinked[collected.merges] = (table, swap.slot.base);
                     collected.merges += 1;
                 }
                 (true, _) => {
-                    self.lost(LeafCounts::one(swap.slot.level));
-                    self.gained(swap.contents);
+                    self.swapped(swap);
                     adapted.splits += 1;
                 }
                 (false, Entry::Table(_)) => {}

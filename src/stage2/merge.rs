@@ -152,8 +152,7 @@ impl Merge {
         let Published { replaced, result } = view.walker.publish(platform, &view.tree, batch);
         self.blocks += replaced as u64;
         for swap in &batch.swaps()[..replaced] {
-            view.tree.lost(swap.contents.leaves);
-            view.tree.gained(Contents { tables: 0, leaves: LeafCounts::one(swap.slot.level) });
+            view.tree.swapped(swap);
             if let Entry::Table(table) = Entry::at(swap.slot.level, swap.old) {
                 retired.push(platform, table, swap.slot.level + 1);
             }

@@ -5,7 +5,7 @@ use crate::frames::{FrameReserve, Frames};
 use crate::hw::{Cpu, Memory, Word};
 use crate::stage2::builder::{self, SplitLayout};
 use crate::stage2::descriptor::{self, Entry, Leaf, LeafState, S2AP_WRITE, entry_bytes};
-use crate::stage2::tree::{ENTRIES, LeafCounts, Slot, free_table};
+use crate::stage2::tree::{Slot, free_table};
 use crate::stage2::view::{Batch, Published, Swap, View, ViewError, Walker};
 use crate::stage2::{Lines, Tree};
 
@@ -159,9 +159,7 @@ impl Split {
     /// entry that is none, its end or that of the range; says how many it has passed, and whether any was cleaned.
     fn settle(&mut self, memory: &(impl Memory + Cpu), first: Slot, lines: &mut Lines) -> (usize, bool) {
         let step = entry_bytes(first.level);
-        let table = ENTRIES - (first.pa.0 / 8) as usize % ENTRIES;
-        let asked = (self.range.end().0 - first.base.0).div_ceil(step);
-        let count = usize::try_from(asked).map_or(table, |asked| asked.min(table));
+        let count = first.entries_to(self.range.end());
         let (mut passed, mut cleaned) = (0, false);
         for (i, word) in (0..).zip(memory.words(first.pa, count)) {
             let Entry::Leaf(leaf) = Entry::at(first.level, word.load()) else { break };
@@ -200,8 +198,7 @@ impl Split {
         discard(platform, unlinked);
         self.blocks += linked.len() as u64;
         for swap in linked {
-            view.tree.lost(LeafCounts::one(swap.slot.level));
-            view.tree.gained(swap.contents);
+            view.tree.swapped(swap);
         }
         result
     }

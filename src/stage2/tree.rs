@@ -100,6 +100,13 @@ impl Slot {
         Entry::at(self.level, self.word(memory).load())
     }
 
+    /// How many entries of its table there are from it on that translate something before `end`, itself at least.
+    pub fn entries_to(self, end: Ipa) -> usize {
+        let table = ENTRIES - (self.pa.0 / 8) as usize % ENTRIES;
+        let asked = (end.0 - self.base.0).div_ceil(entry_bytes(self.level));
+        usize::try_from(asked).map_or(table, |asked| asked.min(table))
+    }
+
     /// The addresses it translates.
     pub fn range(self) -> Option<IpaRange> {
         IpaRange::new(self.base, entry_bytes(self.level)).ok()

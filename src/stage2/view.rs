@@ -6,7 +6,7 @@ use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::hw::{
     Barrier, Cpu, DmaRoot, DmaTlb, DmaTlbError, HoldTimeout, Memory, Scope, SizeChange, Tlbi, Vttbr, Word,
 };
-use crate::stage2::descriptor::{AF, S2AP_WRITE};
+use crate::stage2::descriptor::{AF, Entry, S2AP_WRITE};
 use crate::stage2::tree::{Contents, Slot};
 use crate::stage2::{LeafCounts, Lines, Tree, nt};
 
@@ -46,6 +46,20 @@ pub(crate) struct Swap {
     pub new: u64,
     /// What the sub-tree that comes or goes is made of.
     pub contents: Contents,
+}
+
+impl Tree {
+    /// Notes that `swap` was done: tables that left are noted when they are freed ([`Tree::freed`]).
+    pub(super) fn swapped(&mut self, swap: &Swap) {
+        let whole = LeafCounts::one(swap.slot.level);
+        if let Entry::Table(_) = Entry::at(swap.slot.level, swap.new) {
+            self.lost(whole);
+            self.gained(swap.contents);
+        } else {
+            self.lost(swap.contents.leaves);
+            self.gained(Contents { tables: 0, leaves: whole });
+        }
+    }
 }
 
 /// The most descriptors replaced together.
