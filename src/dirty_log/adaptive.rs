@@ -36,7 +36,9 @@ impl From<PageSize> for Granule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How many passes in a row must find all of a 2 MiB region clean before it becomes a block again: 1 to 7, more count as
-    /// 7; 0: it never does. A pass is a sync, or a clear, of all of the region.
+    /// 7; 0: it never does. A pass is a [`DirtyLog::sync_adapting`] or [`DirtyLog::clear_adapting`] of all of the region in one
+    /// step (steps count from the start of what is asked for: let that be a multiple of 2 MiB). One of a part of it begins the
+    /// count anew where it finds something written; one under shared access leaves the count as it is.
     pub cold_passes: u8,
     /// The most blocks that one step of a sync splits in one view; the others that it finds dirty stay blocks, and are
     /// reported whole again.
