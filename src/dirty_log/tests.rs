@@ -15,7 +15,7 @@ use strandline_abi::{CpuTier, DmaTier, Flags, LogState};
 
 use crate::addr::{Ipa, IpaRange, Pa, Vmid};
 use crate::address_space::{AddressSpace, Reach, Region, SpaceError};
-use crate::dirty_log::{DirtyLog, LogError, Progress, Request, WriteFault};
+use crate::dirty_log::{DirtyLog, LogError, Progress, Request, Synced, WriteFault};
 use crate::fake::{Event, Fake, FakeTlb, take_trace};
 use crate::frames::Frames;
 use crate::hw::{Barrier, DmaTlb, DmaTlbError, HoldTimeout, Tlbi, Vttbr};
@@ -95,6 +95,23 @@ fn started(fake: &Fake, space: &mut AddressSpace<'_, FakeTlb>, range: IpaRange) 
     log
 }
 
+/// Reads the whole of `range` by steps, each by `step`, and gives back the indices of the pages reported.
+fn by_steps(
+    log: &mut DirtyLog,
+    range: IpaRange,
+    mut step: impl FnMut(&mut DirtyLog, IpaRange, &mut dyn FnMut(u64, u64)) -> Result<Synced, LogError>,
+) -> Result<Vec<u64>, LogError> {
+    let (mut pages, mut done) = (vec![], 0);
+    while done < range.pages() {
+        let part = log.step_of(range, done)?;
+        step(log, part, &mut |word, bits| {
+            pages.extend((0..64).filter(|b| bits >> b & 1 == 1).map(|b| done + word * 64 + b));
+        })?;
+        done += part.pages();
+    }
+    Ok(pages)
+}
+
 /// Reads the whole of `range` and gives back the indices of the pages reported.
 fn sync(
     log: &mut DirtyLog,
@@ -103,15 +120,7 @@ fn sync(
     range: IpaRange,
     flags: Flags,
 ) -> Result<Vec<u64>, LogError> {
-    let (mut pages, mut done) = (vec![], 0);
-    while done < range.pages() {
-        let part = log.step_of(range, done)?;
-        log.sync(fake, space, part, flags, |word, bits| {
-            pages.extend((0..64).filter(|b| bits >> b & 1 == 1).map(|b| done + word * 64 + b));
-        })?;
-        done += part.pages();
-    }
-    Ok(pages)
+    by_steps(log, range, |log, part, deliver| log.sync(fake, space, part, flags, deliver))
 }
 
 /// A vCPU writes the page at `ipa`: hardware sets the dirty bit.

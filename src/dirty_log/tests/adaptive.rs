@@ -36,15 +36,7 @@ fn sync_adapting(
     range: IpaRange,
     flags: Flags,
 ) -> Result<Vec<u64>, LogError> {
-    let (mut pages, mut done) = (vec![], 0);
-    while done < range.pages() {
-        let part = log.step_of(range, done)?;
-        log.sync_adapting(fake, space, part, flags, |word, bits| {
-            pages.extend((0..64).filter(|b| bits >> b & 1 == 1).map(|b| done + word * 64 + b));
-        })?;
-        done += part.pages();
-    }
-    Ok(pages)
+    by_steps(log, range, |log, part, deliver| log.sync_adapting(fake, space, part, flags, deliver))
 }
 
 fn leaves(space: &AddressSpace<'_, FakeTlb>) -> LeafCounts {
