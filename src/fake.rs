@@ -114,6 +114,8 @@ pub struct Fake {
     free: RefCell<Vec<bool>>,
     reserved: Cell<usize>,
     clock_us: Cell<u64>,
+    /// How long a load takes.
+    pub load_us: Cell<u64>,
     /// What somebody else writes, and where, when the clock has come so far.
     pub intruder: Cell<Option<(u64, Pa, u64)>>,
     /// Bits that hardware sets, and where, which become visible with so many more full barriers.
@@ -138,6 +140,7 @@ impl Fake {
             free: RefCell::new(vec![true; frames]),
             reserved: Cell::new(0),
             clock_us: Cell::new(0),
+            load_us: Cell::new(0),
             intruder: Cell::new(None),
             late: Cell::new(None),
             lse2: Cell::new(false),
@@ -307,7 +310,7 @@ impl Cpu for Fake {
     }
 
     fn now_us(&self) -> u64 {
-        self.clock_us.get()
+        self.clock_us.get() + LOADS.get() * self.load_us.get()
     }
 
     fn relax(&self) {

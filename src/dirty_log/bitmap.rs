@@ -106,7 +106,7 @@ impl Bitmap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::Fake;
+    use crate::fake::{Fake, take_loads, take_trace};
 
     fn emptied(fake: &Fake, pages: u64) -> Bitmap {
         let bitmap = Bitmap::new(fake, pages).unwrap();
@@ -134,7 +134,11 @@ mod tests {
         let bitmap = Bitmap::new(&fake, 1 << 18).unwrap();
         let before = fake.now_us();
         bitmap.set(&fake, 0, 1 << 18);
-        assert!(fake.now_us() - before >= (1 << 18) / WINDOW_PAGES - 1);
+        assert_eq!(
+            fake.now_us() - before,
+            (1 << 18) / WINDOW_PAGES - 1,
+            "between them, and none behind the last"
+        );
     }
 
     #[test]
@@ -145,6 +149,34 @@ mod tests {
         assert_eq!(bitmap.get(&fake, 64), 0b11_0000);
         assert_eq!(bitmap.get(&fake, 128), 0);
         assert_eq!(bitmap.take(&fake, 192, u64::MAX), 0);
+    }
+
+    #[test]
+    fn the_frame_behind_a_full_bitmap_is_never_touched() {
+        let fake = Fake::new(1);
+        let pages = 8 * PAGE_BYTES;
+        let bitmap = emptied(&fake, pages);
+        bitmap.set(&fake, pages - 4, 1000);
+        assert_eq!(bitmap.get(&fake, pages - 32), 0xf000_0000);
+        assert_eq!(bitmap.get(&fake, pages), 0);
+        bitmap.put_back(&fake, pages - 32, u64::MAX);
+        assert_eq!(bitmap.take(&fake, pages - 32, u64::MAX), 0xffff_ffff);
+    }
+
+    #[test]
+    fn words_that_hold_none_of_the_bits_are_left_alone() {
+        let fake = Fake::new(1);
+        let bitmap = emptied(&fake, 200);
+        bitmap.set(&fake, 3, 1);
+        take_trace();
+        assert_eq!(bitmap.take(&fake, 0, !0b1000), 0);
+        assert_eq!(bitmap.take(&fake, 32, u64::MAX), 0);
+        assert_eq!(take_trace(), [], "no atomic operation for nothing");
+        take_loads();
+        assert_eq!(bitmap.take(&fake, 32, 0xffff), 0);
+        assert_eq!(take_loads(), 1, "of the word that they are in");
+        assert_eq!(bitmap.take(&fake, 32, 0xffff << 32), 0);
+        assert_eq!(take_loads(), 1);
     }
 
     #[test]

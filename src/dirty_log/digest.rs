@@ -23,8 +23,11 @@ struct Digest([u64; 2]);
 
 impl Digest {
     fn of(key: DigestKey, words: &[u64; PAGE_WORDS]) -> Self {
-        let [low, high] = key.hash(words);
-        Self([low | u64::from(low | high == 0), high])
+        Self::of_hash(key.hash(words))
+    }
+
+    const fn of_hash([low, high]: [u64; 2]) -> Self {
+        if low == 0 && high == 0 { Self([1, 0]) } else { Self([low, high]) }
     }
 }
 
@@ -277,6 +280,22 @@ impl DirtyLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::Fake;
+
+    #[test]
+    fn no_digest_is_the_one_that_stands_for_not_known() {
+        let of = |hash| Digest::of_hash(hash).0;
+        assert_eq!([of([0, 0]), of([0, 5]), of([5, 0]), of([6, 7])], [[1, 0], [0, 5], [5, 0], [6, 7]]);
+    }
+
+    #[test]
+    fn an_index_that_finds_no_room_is_said_with_its_size_and_leaves_no_frame_taken() {
+        // One page more than a frame of index is for: 513 frames of digests, and an index of two.
+        let pages = PER_FRAME * PAGE_WORDS as u64 + 1;
+        let fake = Fake::new(514);
+        let lack = Digests::unknown(&fake, pages, DigestKey([1, 2])).unwrap_err();
+        assert_eq!((lack, fake.free_frames()), (OutOfFrames { needed: 2, free: 1 }, 514));
+    }
 
     #[test]
     fn memory_of_digests_is_16_bytes_a_page_and_an_index() {

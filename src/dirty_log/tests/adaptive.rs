@@ -190,7 +190,7 @@ fn without_a_frame_a_block_stays_a_block_and_is_reported_whole_again() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
     let mut space = adapting_space(&fake, &tlb, 8 * M);
     let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, Policy { reserve: 1, ..QUICK });
+    let mut log = adaptive_log(&fake, &mut space, all, Policy { reserve: 1, cold_passes: 0, ..QUICK });
     let hoard: Vec<_> = core::iter::from_fn(|| fake.alloc(0)).collect();
     for i in 0..2 {
         device_writes(&fake, &space, RAM + i * 2 * M);
@@ -203,10 +203,13 @@ fn without_a_frame_a_block_stays_a_block_and_is_reported_whole_again() {
     device_writes(&fake, &space, RAM);
     device_writes(&fake, &space, RAM + 2 * M);
     assert_eq!((round(&mut log, &mut space), adapted(&log)), (1 + 512, (1, 0, 2)));
-    // Frames come back, and what was set aside is filled up first.
+    // Frames come back, and a pass that has no use for them sets one aside again.
     hoard.into_iter().for_each(|frame| fake.free(frame));
+    assert_eq!((round(&mut log, &mut space), adapted(&log)), (0, (1, 0, 2)));
+    let hoard: Vec<_> = core::iter::from_fn(|| fake.alloc(0)).collect();
     device_writes(&fake, &space, RAM + 2 * M);
     assert_eq!((round(&mut log, &mut space), adapted(&log)), (512, (2, 0, 2)));
+    hoard.into_iter().for_each(|frame| fake.free(frame));
     stop(&mut log, &fake, &mut space);
     assert_eq!(leaves(&space).blocks_2m, 4);
 }
@@ -298,9 +301,32 @@ fn a_log_that_nobody_bears_is_refused_by_name_and_changes_nothing() {
     let refused = log.start(&fake, &mut space, adaptive(range(RAM, 8 * M), QUICK), 0);
     assert_eq!(refused, Err(LogError::NotAdaptive));
     assert_eq!((log.state(), fake.contents() == before), (LogState::Off, true));
+    assert!(!log.is_adaptive());
     let fixed = Request { granule: PageSize::Size2M.into(), ..Request::from(range(RAM, 8 * M)) };
     start(&mut log, &fake, &mut space, fixed);
-    assert_eq!(log.adapting(&space), Adapting::default());
+    assert_eq!((log.is_adaptive(), log.adapting(&space)), (false, Adapting::default()));
+    stop(&mut log, &fake, &mut space);
+    // Nor is a log of fixed granule adaptive where the views could be.
+    let mut space = adapting_space(&fake, &tlb, 8 * M);
+    start(&mut log, &fake, &mut space, fixed);
+    assert_eq!((log.is_adaptive(), log.adapting(&space)), (false, Adapting::default()));
+}
+
+#[test]
+fn a_sync_of_one_source_changes_no_size_of_the_other() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = adapting_space(&fake, &tlb, 8 * M);
+    let all = range(RAM, 8 * M);
+    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    device_writes(&fake, &space, RAM);
+    cpu_writes(&fake, &space, RAM + 2 * M);
+    let sizes = |space: &AddressSpace<'_, FakeTlb>| {
+        (space.cpu_view().tree.leaves().blocks_2m, leaves(space).blocks_2m)
+    };
+    assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(CPU)).unwrap()[0], 512);
+    assert_eq!((adapted(&log), sizes(&space)), ((1, 0, 0), (3, 4)));
+    assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap()[0], 0);
+    assert_eq!((adapted(&log), sizes(&space)), ((2, 0, 0), (3, 3)));
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use strandline_abi::KeySource;
 
 use super::*;
-use crate::dirty_log::{AttachError, DigestKey, LogError, PAGE_WORDS, STEP_PAGES_DIGEST, Weakening};
+use crate::addr::PageSize;
+use crate::dirty_log::{
+    AttachError, DigestCost, DigestKey, LogError, PAGE_WORDS, STEP_PAGES_DIGEST, Weakening,
+};
 use crate::frames::FrameBlock;
 
 const PAGES: u64 = 16;
@@ -50,6 +53,36 @@ fn a_page_is_reported_where_its_bytes_have_changed_and_only_there() {
     assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)), Ok(vec![]));
     device_stores(&fake, ram, 3, 2);
     assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)), Ok(vec![3]));
+}
+
+#[test]
+fn pages_of_a_block_are_compared_one_by_one() {
+    let (fake, tlb) = (Fake::new(600), FakeTlb::default());
+    let ram = fake.alloc(9).unwrap().into_pa();
+    let mut space = AddressSpace::new(&fake, Format::new(36).unwrap(), Vmid(1)).unwrap();
+    space
+        .add_dma_view(&fake, DmaWalker { tlb: &tlb, vmid: Vmid(2), coherent: true }, DmaTier::Digest)
+        .unwrap();
+    let all = range(RAM, 2 * M);
+    space.map(&fake, Region { range: all, pa: ram, reach: Reach::Ram }).unwrap();
+    let mut log = DirtyLog::new(CpuTier::Hardware).with_key(KEY, KeySource::Cpu);
+    let by_blocks = Request { granule: PageSize::Size2M.into(), ..Request::from(all) };
+    start(&mut log, &fake, &mut space, by_blocks);
+    assert_eq!(space.dma_views().next().unwrap().view.tree.leaves().blocks_2m, 1);
+    for page in [0, 300, 511] {
+        device_stores(&fake, ram, page, 1);
+    }
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)), Ok(vec![0, 300, 511]));
+}
+
+#[test]
+fn the_cost_of_digests_is_told_in_nanoseconds_a_page() {
+    let fake = Fake::new(1);
+    fake.load_us.set(3);
+    let cost = DigestCost::measure(&fake, Fake::BASE, 5);
+    // Of this machine only loads take time.
+    assert_eq!(cost, DigestCost { page_read_ns: 3 * 512 * 1000, page_digest_ns: 3 * 512 * 1000 });
+    assert_eq!(DigestCost::measure(&fake, Fake::BASE, 0), cost, "at least once");
 }
 
 #[test]
@@ -193,9 +226,11 @@ fn a_log_with_digests_needs_a_key_and_its_memory_is_its_formula() {
     let (mut space, all, _) = with_ram(&fake, &tlb, DmaTier::Digest, true);
     let free = fake.free_frames();
     let mut log = DirtyLog::new(CpuTier::Hardware);
+    assert!(!log.has_key());
     assert_eq!(log.start(&fake, &mut space, all, 0), Err(LogError::NoKey));
     assert_eq!((log.state(), fake.free_frames()), (LogState::Off, free));
     let mut log = digest_log(&fake, &mut space, all);
+    assert!(log.has_key());
     // Two bitmaps, two lists for the stop; 16 pages of 16 bytes, and their index.
     assert_eq!(free - fake.free_frames(), 2 + 2 + 1 + 1);
     stop(&mut log, &fake, &mut space);

@@ -4,7 +4,10 @@ use strandline_abi::Tiers;
 
 use super::*;
 use crate::addr::PageSize;
+use crate::dirty_log::STEP_PAGES;
 use crate::dirty_log::fault::permit_write;
+use crate::frames::OutOfFrames;
+use crate::hw::Cpu;
 use crate::stage2::descriptor::{AF, DBM, Entry};
 
 #[test]
@@ -383,4 +386,76 @@ fn a_part_outside_the_log_is_refused() {
         assert_eq!(log.sync(&fake, &space, part, CPU, |_, _| {}).map(|_| ()), refused);
         assert_eq!(log.clear(&fake, &space, part, CPU, |_| 1, |_, _| {}).map(|_| ()), refused);
     }
+}
+
+#[test]
+fn a_page_that_both_a_vcpu_and_a_device_wrote_is_reported() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 2 * M, DmaTier::Hardware);
+    let all = range(RAM, 2 * M);
+    let mut log = started(&fake, &mut space, all);
+    cpu_writes(&fake, &space, RAM + 0x5000);
+    device_writes(&fake, &space, RAM + 0x5000);
+    device_writes(&fake, &space, RAM + 0x6000);
+    assert_eq!(sync(&mut log, &fake, &space, all, Flags::BOTH), Ok(vec![5, 6]));
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(Flags::BOTH)), Ok(vec![5, 6]));
+}
+
+#[test]
+fn a_clear_reads_the_pages_it_names_and_none_behind_them() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    // Behind what is named, near and far.
+    let behind = [RAM + 128 * 0x1000, RAM + 7 * M];
+    behind.iter().for_each(|ipa| cpu_writes(&fake, &space, *ipa));
+    log.clear(&fake, &space, all, CPU, |word| if word < 2 { u64::MAX } else { 0 }, |_, _| ()).unwrap();
+    let is_dirty = |ipa: &u64| fake.read(space.cpu.tree.walk(&fake, Ipa(*ipa)).0.pa) & S2AP_WRITE != 0;
+    assert!(behind.iter().all(is_dirty));
+}
+
+#[test]
+fn interrupts_are_heard_after_each_table_and_before_every_eighth_word() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let all = range(RAM, 8 * M);
+    let mut log = started(&fake, &mut space, all);
+    for ipa in (RAM..RAM + 8 * M).step_by(64 * 4096) {
+        cpu_writes(&fake, &space, ipa);
+    }
+    let before = fake.now_us();
+    assert_eq!(sync(&mut log, &fake, &space, all, clearing(CPU)).unwrap().len(), 32);
+    // Four tables of pages, and 32 words.
+    assert_eq!(fake.now_us() - before, 4 + 3);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "128 MiB take Miri too long")]
+fn the_last_step_of_a_range_ends_with_it() {
+    let (fake, tlb) = (Fake::new(200), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 130 * M, DmaTier::Assume);
+    let all = range(RAM, 130 * M);
+    let log = started(&fake, &mut space, all);
+    assert_eq!(log.step_of(all, 0), Ok(range(RAM, 128 * M)));
+    assert_eq!(log.step_of(all, STEP_PAGES), Ok(range(RAM + 128 * M, 2 * M)));
+    assert_eq!(log.step_of(all, 2 * STEP_PAGES), Err(LogError::OutOfStep(0)));
+}
+
+#[test]
+fn every_error_says_what_is_the_matter_and_what_to_do() {
+    let told = |error: LogError| error.to_string();
+    assert_eq!(told(LogError::NotOn), "no log is on: start one first");
+    assert_eq!(told(LogError::AlreadyOn), "a log is on already: stop it first");
+    assert_eq!(told(LogError::OutOfStep(3)), "step out of turn: 3 is next");
+    assert_eq!(told(LogError::OutsideRam(Ipa(0x4000))), "0x4000 is not RAM of the VM");
+    let lack = OutOfFrames { needed: 7, free: 3 };
+    assert_eq!(told(LogError::OutOfFrames(lack)), lack.to_string());
+    let undone = ViewError::HoldTimeout;
+    assert_eq!(told(LogError::Abandoned(undone)), format!("the start was undone: {undone}"));
+    let weaker = Tiers { cpu: CpuTier::Faults, dma: DmaTier::Digest };
+    assert_eq!(
+        told(LogError::Weaker(weaker)),
+        "the log would be weaker than demanded: CPU write-protect faults, devices digest"
+    );
 }

@@ -1,6 +1,7 @@
 //! What starts and stops ask of SMMUs of each break-before-make level, and of CPUs that need none.
 
 use super::*;
+use crate::dirty_log::Statistics;
 use crate::hw::{CommandCounts, DmaTlb, SizeChange};
 use crate::stage2::descriptor::BLOCK_NT;
 
@@ -205,6 +206,24 @@ fn statistics_count_how_often_vcpus_were_held_and_a_direct_swap_holds_none() {
         assert_eq!(trace.iter().filter(|e| **e == Event::Hold).count() as u64, holds / 2);
         assert_eq!((log.statistics().blocks_split, log.statistics().blocks_merged), (8, 8));
     }
+}
+
+#[test]
+fn nobody_is_held_for_what_is_pages_already() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = AddressSpace::new(&fake, Format::new(36).unwrap(), Vmid(1)).unwrap();
+    space
+        .add_dma_view(&fake, DmaWalker { tlb: &tlb, vmid: Vmid(2), coherent: true }, DmaTier::Hardware)
+        .unwrap();
+    // No block of 2 MiB has room where guest and physical addresses differ in the bits below it.
+    let all = range(RAM, 2 * M);
+    space.map(&fake, Region { range: all, pa: Pa(0x8000_0000 + M), reach: Reach::Ram }).unwrap();
+    let mut log = DirtyLog::new(CpuTier::Hardware);
+    start(&mut log, &fake, &mut space, all);
+    stop(&mut log, &fake, &mut space);
+    assert!(!take_trace().contains(&Event::Hold));
+    let Statistics { holds, blocks_split, blocks_merged, .. } = log.statistics();
+    assert_eq!((holds, blocks_split, blocks_merged), (0, 0, 0));
 }
 
 /// What an SMMU was asked since it was last looked at: all commands, CMD_TLBI_S12_VMALL, CMD_SYNC.

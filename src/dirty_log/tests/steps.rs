@@ -46,6 +46,9 @@ fn steps_are_bounded(tlb: &FakeTlb, more: usize) {
         step = next;
     }
     frees += take_trace().iter().filter(|e| matches!(e, Event::Free(_))).count();
+    // 32 in the CPU's view; a second tree is dropped, not merged.
+    let merged = if more == 0 { 2 * 32 } else { 32 };
+    assert_eq!(log.statistics().blocks_merged, merged);
     assert!(frees >= 2 * 32 * 513, "{frees}");
     assert_eq!((space.cpu_view().tree.leaves(), space.dma_totals(), fake.free_frames()), before);
 }
@@ -109,6 +112,12 @@ fn a_start_whose_undoing_waits_for_a_vcpu_goes_on_with_the_same_step() {
     }
     assert_eq!(log.state(), LogState::Stopping);
     assert_eq!(log.start(&fake, &mut space, all, step), Err(LogError::NotHeld));
+    let other = range(RAM, 2 * M);
+    assert_eq!(
+        log.start(&fake, &mut space, other, step),
+        Err(LogError::Changing),
+        "not the one that is undone"
+    );
     fake.hold_result.set(Ok(()));
     let ended = ends_from(&mut log, &fake, &mut space, all, step);
     assert_eq!(ended, Err(LogError::Abandoned(ViewError::Dma(DmaTlbError::Timeout))));
