@@ -86,6 +86,11 @@ const fn order_of(bytes: u64) -> u32 {
     bytes.div_ceil(PAGE_BYTES).next_power_of_two().trailing_zeros()
 }
 
+/// Whether all of `block` has addresses of `bits` bits.
+fn is_within(block: &FrameBlock, bits: u32) -> bool {
+    block.pa().0.checked_add(block.bytes()).is_some_and(|end| end <= 1 << bits)
+}
+
 /// One SMMU and the platform it is on.
 pub(super) struct Device<'p, P, R> {
     pub(super) platform: &'p P,
@@ -123,7 +128,7 @@ impl<'p, P: Platform, R: Registers> Device<'p, P, R> {
     pub(super) fn alloc(&self, bytes: u64) -> Result<FrameBlock, SmmuError> {
         let order = order_of(bytes);
         let block = self.platform.alloc(order).ok_or(SmmuError::OutOfFrames { order })?;
-        if block.order() < order || (block.pa().0 + block.bytes() - 1) >> self.output_bits != 0 {
+        if block.order() < order || !is_within(&block, self.output_bits) {
             let (pa, bits) = (block.pa(), self.output_bits);
             self.platform.free(block);
             return Err(SmmuError::FrameOutOfReach { pa, bits });
@@ -201,5 +206,12 @@ mod tests {
     #[test]
     fn order_is_that_of_the_smallest_block_that_holds_the_bytes() {
         assert_eq!([64, 4096, 4097, 8192, 0x1_0000].map(order_of), [0, 0, 1, 1, 4]);
+    }
+
+    #[test]
+    fn a_block_is_within_reach_to_its_last_byte() {
+        let within = |pa, order| is_within(&FrameBlock::from_pa(Pa(pa), order), 32);
+        assert!(within(0xffff_f000, 0) && within(0xffff_0000, 4) && within(0, 0));
+        assert!(!within(0x1_0000_0000, 0) && !within(0xffff_f000, 1) && !within(u64::MAX & !0xfff, 0));
     }
 }

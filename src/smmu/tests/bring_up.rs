@@ -292,3 +292,21 @@ fn stream_table_takes_the_frames_its_first_level_needs() {
     assert_eq!(taken(0x0544_101b, 8), 4);
     assert_eq!(taken(0x0544_101b, 10), 16);
 }
+
+#[test]
+fn frames_that_the_smmu_cannot_reach_are_refused_by_address_and_given_back() {
+    let memory = Fake::new(8);
+    // IDR5.OAS: 32 bits.
+    let hardware = FakeSmmu::new(&memory).with(Register32::Idr5, 0x70);
+    let error = Smmu::new(&memory, &hardware, &small_options()).err();
+    assert_eq!(error, Some(SmmuError::FrameOutOfReach { pa: Fake::BASE, bits: 32 }));
+    assert_eq!(memory.free_frames(), 8);
+}
+
+#[test]
+fn a_driver_is_told_from_another_by_what_its_smmu_can_do() {
+    let memory = Fake::new(8);
+    let hardware = FakeSmmu::new(&memory);
+    let smmu = Smmu::new(&memory, &hardware, &small_options()).unwrap();
+    assert!(format!("{smmu:?}").starts_with("Smmu { features: Features { minor_version: 1,"));
+}
