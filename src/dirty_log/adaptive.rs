@@ -294,10 +294,7 @@ fn adapt_view<P: Platform, W: Walker<P>>(
     });
     let done = result.and_then(|()| {
         let owed = view.end_adapting(platform, pass)?;
-        let range = owed.and_then(|owed| Some((owed.range()?, owed.leaf_only)));
-        range.map_or(Ok(()), |(range, leaf_only)| {
-            view.walker.invalidate_range(platform, &view.tree, range, leaf_only)
-        })
+        owed.map_or(Ok(()), |owed| view.settle(platform, owed))
     });
     if let Err(error) = done {
         *quarantined += pass.abandoned();

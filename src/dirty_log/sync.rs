@@ -233,10 +233,9 @@ fn collect<P: Platform, D: DmaTlb>(
             let mode = if dma.shows_writes() { mode } else { Harvest::Assume };
             let round = Round::new(ledger, LogSource::Dma, mode, dma.view.walker.coherent);
             if let Some(owed) = harvest(&dma.view.tree, round)
-                && let Some(range) = owed.range()
                 && !sabotage::NO_DMA_INVALIDATION
             {
-                dma.view.walker.invalidate_range(platform, &dma.view.tree, range, owed.leaf_only)?;
+                dma.view.settle(platform, owed)?;
             }
         }
     }

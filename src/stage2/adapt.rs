@@ -70,7 +70,7 @@ pub(crate) struct Owed {
     /// First address, and end.
     hull: (Ipa, Ipa),
     /// No table descriptor was changed.
-    pub leaf_only: bool,
+    leaf_only: bool,
 }
 
 impl Owed {
@@ -85,9 +85,8 @@ impl Owed {
         Self { hull: (hull.0.min(first), hull.1.max(end)), leaf_only: leaf_only && !table }
     }
 
-    /// The addresses it concerns.
-    pub fn range(self) -> Option<IpaRange> {
-        // What was changed has addresses that a format covers: they are a range.
+    /// The addresses it concerns; `None` where no range has them.
+    fn range(self) -> Option<IpaRange> {
         IpaRange::new(self.hull.0, self.hull.1.0.checked_sub(self.hull.0.0)?).ok()
     }
 }
@@ -364,6 +363,22 @@ impl<W> View<W> {
         Ok(pass.owed)
     }
 
+    /// Does the invalidation that is `owed`.
+    ///
+    /// # Errors
+    /// As [`Walker::invalidate`].
+    pub(crate) fn settle<P>(&self, platform: &P, owed: Owed) -> Result<(), ViewError>
+    where
+        P: Memory + Cpu,
+        W: Walker<P>,
+    {
+        match owed.range() {
+            Some(range) => self.walker.invalidate_range(platform, &self.tree, range, owed.leaf_only),
+            // What was changed has addresses that a format covers, and they are a range. Were they none: everything.
+            None => self.walker.invalidate(platform, &self.tree),
+        }
+    }
+
     fn publish_pass<P>(&mut self, platform: &P, pass: &mut Pass<'_>) -> Result<(), ViewError>
     where
         P: Memory + Frames + Cpu,
@@ -461,5 +476,28 @@ fn count_passes(word: &impl Word, dirty: bool, most: u64) -> u64 {
             // Somebody else's bug is not made worse.
             Err(_) => return 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Vmid;
+    use crate::fake::{Event, Fake, FakeTlb, take_trace};
+    use crate::stage2::{DmaWalker, Format};
+
+    #[test]
+    fn what_no_range_expresses_is_invalidated_with_everything_else() {
+        let (fake, tlb) = (Fake::new(8), FakeTlb::default());
+        let tree = Tree::new(&fake, Format::new(36).unwrap()).unwrap();
+        let view = View { tree, walker: DmaWalker { tlb: &tlb, vmid: Vmid(2), coherent: true } };
+        let settled = |hull| {
+            take_trace();
+            view.settle(&fake, Owed { hull: (Ipa(hull), Ipa(0x3000)), leaf_only: true }).unwrap();
+            take_trace()
+        };
+        assert_eq!(settled(0x1000), [Event::Mark("S2_IPA + CMD_SYNC")]);
+        assert_eq!(settled(0x3000), [Event::Mark("S12_VMALL + CMD_SYNC")]);
+        assert_eq!(settled(0x4000), [Event::Mark("S12_VMALL + CMD_SYNC")]);
     }
 }
