@@ -34,7 +34,7 @@ pub(crate) struct Core {
     ids: u64,
     pub memory: Memory,
     pub pool: Pool,
-    pub smmu: Smmu,
+    pub smmus: Vec<Smmu>,
     pub pes: Vec<Pe>,
     pub cpu_invalidations: Vec<CpuInvalidation>,
     pub faults: VecDeque<WriteFault>,
@@ -47,8 +47,8 @@ pub(crate) struct Core {
     pub devices: Vec<Device>,
     pub traffic: Vec<Transaction>,
     pub updates: Vec<Update>,
-    /// VMIDs that no stream may have any more: what is cached of them is never used.
-    pub quarantined_vmids: Vec<u16>,
+    /// VMIDs, of an SMMU, that no stream may have any more: what is cached of them is never used.
+    pub quarantined_vmids: Vec<(usize, u16)>,
     pub truth: Truth,
     pub tally: Tally,
     journal: Journal,
@@ -59,14 +59,16 @@ impl Core {
     pub fn new(parameters: Parameters) -> Self {
         let words = parameters.words();
         let pe = |_| Pe::new(parameters.pes.tlb_entries);
+        let smmus: Vec<Smmu> =
+            [Some(parameters.smmu), parameters.second].into_iter().flatten().map(Smmu::new).collect();
         Self {
             random: Random::new(parameters.seed),
             step: 1,
             clock_us: 0,
             ids: 0,
-            memory: Memory::new(words, parameters.smmu.coherent),
+            memory: Memory::new(words, smmus.iter().map(|smmu| smmu.has.coherent).collect()),
             pool: Pool::new(parameters.frames),
-            smmu: Smmu::new(&parameters.smmu),
+            smmus,
             pes: (0..parameters.pes.count).map(pe).collect(),
             cpu_invalidations: vec![],
             faults: VecDeque::new(),
@@ -115,21 +117,21 @@ impl Core {
 
     pub fn tlb(&self, walker: Walker) -> &Tlb {
         match walker {
-            Walker::Smmu => &self.smmu.tlb,
+            Walker::Smmu(smmu) => &self.smmus[smmu].tlb,
             Walker::Pe(pe) => &self.pes[pe].tlb,
         }
     }
 
     pub fn tlb_of(&mut self, walker: Walker) -> &mut Tlb {
         match walker {
-            Walker::Smmu => &mut self.smmu.tlb,
+            Walker::Smmu(smmu) => &mut self.smmus[smmu].tlb,
             Walker::Pe(pe) => &mut self.pes[pe].tlb,
         }
     }
 
     pub fn regime_of(&mut self, walker: Walker, master: u32) -> Result<Regime, Reason> {
         match walker {
-            Walker::Smmu => self.stream_regime(master),
+            Walker::Smmu(smmu) => self.stream_regime(smmu, master),
             Walker::Pe(pe) => self.pes[pe].regime.ok_or(Reason::Disabled),
         }
     }
@@ -160,7 +162,10 @@ impl Core {
         match self.random.below(32) {
             0..=8 => self.device_step(),
             9..=17 => self.pe_step(),
-            18..=23 => self.smmu_step(),
+            18..=23 => {
+                let smmu = self.any_smmu();
+                self.smmu_step(smmu);
+            }
             24..=28 => self.speculate(),
             29 if self.parameters.whims => {
                 let walker = self.any_walker();
@@ -171,20 +176,34 @@ impl Core {
         }
     }
 
+    /// Chance is not asked where there is no choice: what a seed means does not depend on a second SMMU that is not there.
+    fn any_smmu(&mut self) -> usize {
+        if self.smmus.len() == 1 { 0 } else { self.random.index(self.smmus.len()) }
+    }
+
     fn any_walker(&mut self) -> Walker {
-        match self.random.index(self.pes.len() + 1) {
-            0 => Walker::Smmu,
-            pe => Walker::Pe(pe - 1),
+        let smmus = self.smmus.len();
+        match self.random.index(self.pes.len() + smmus) {
+            smmu if smmu < smmus => Walker::Smmu(smmu),
+            pe => Walker::Pe(pe - smmus),
         }
+    }
+
+    /// The SMMU that `stream` is behind: the first one, where nobody said.
+    pub fn smmu_behind(&self, stream: u32) -> usize {
+        self.devices.iter().find(|device| device.stream == stream).map_or(0, |device| device.smmu)
     }
 
     /// Some walker fetches what it may need.
     fn speculate(&mut self) {
         let walker = self.any_walker();
         let (master, window) = match walker {
-            Walker::Smmu if self.devices.is_empty() => return,
-            Walker::Smmu => {
-                let device = &self.devices[self.random.index(self.devices.len())];
+            Walker::Smmu(smmu) => {
+                let of_it: Vec<&Device> = self.devices.iter().filter(|d| d.smmu == smmu).collect();
+                if of_it.is_empty() {
+                    return;
+                }
+                let device = of_it[self.random.index(of_it.len())];
                 (device.stream, device.window)
             }
             Walker::Pe(pe) if self.pes[pe].walks() => (pe as u32, self.pes[pe].window),
@@ -198,9 +217,11 @@ impl Core {
 
     /// An invalidation that has begun removes part of what it will have removed when it is complete.
     fn invalidate_early(&mut self) {
-        if let Some(&(reach, begun)) = self.smmu.invalidations.first() {
-            let random = &mut self.random;
-            self.smmu.tlb.entries.retain(|e| e.born > begun || !reach.covers(e) || random.coin());
+        for smmu in &mut self.smmus {
+            if let Some(&(reach, begun)) = smmu.invalidations.first() {
+                let random = &mut self.random;
+                smmu.tlb.entries.retain(|e| e.born > begun || !reach.covers(e) || random.coin());
+            }
         }
         if let Some(&CpuInvalidation { of, reach, begun }) = self.cpu_invalidations.first() {
             let covered = |(pe, _): &(usize, &mut Pe)| of.include(Walker::Pe(*pe));
@@ -242,7 +263,7 @@ impl Core {
         };
         self.memory.barrier(Observer::Pe, full);
         if system {
-            self.memory.barrier(Observer::Smmu, full);
+            (0..self.smmus.len()).for_each(|smmu| self.memory.barrier(Observer::Smmu(smmu), full));
         }
         if full {
             self.memory.synchronize();

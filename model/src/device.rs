@@ -44,6 +44,8 @@ const UNDER_WAY: usize = 3;
 
 /// A device that does DMA of its own accord.
 pub(crate) struct Device {
+    /// The SMMU that it is behind.
+    pub smmu: usize,
     pub stream: u32,
     pub window: Window,
     pub active: bool,
@@ -160,19 +162,20 @@ impl Core {
             return;
         }
         let device = self.random.index(self.devices.len());
-        let Device { stream, window, active, .. } = self.devices[device];
-        if self.parameters.smmu.ats && active && self.random.chance(CALLED_TRANSLATED) {
+        let Device { smmu, stream, window, active, .. } = self.devices[device];
+        if self.smmus[smmu].has.ats && active && self.random.chance(CALLED_TRANSLATED) {
             // EL2's own memory, guest RAM, or where there is none.
             let bases = [POOL, self.parameters.ram.0, 0];
             let pa = bases[self.random.index(bases.len())] + self.random.below(64) * 0x1000;
-            self.called_translated(stream, pa);
+            self.called_translated(smmu, stream, pa);
             return;
         }
-        let mine: Vec<u64> = self.under_way(Walker::Smmu, stream);
+        let walker = Walker::Smmu(smmu);
+        let mine: Vec<u64> = self.under_way(walker, stream);
         if active && (mine.is_empty() || mine.len() < UNDER_WAY && self.random.coin()) {
             let ipa = window.page(&mut self.random, stream, self.step);
             let write = self.random.chance(768);
-            self.begin(Walker::Smmu, stream, ipa, write);
+            self.begin(walker, stream, ipa, write);
         } else if !mine.is_empty() {
             let id = mine[self.random.index(mine.len())];
             self.advance(id);
@@ -231,14 +234,14 @@ impl Core {
 
     fn fault(&mut self, walker: Walker, master: u32, ipa: u64, write: bool, reason: Reason) {
         match walker {
-            Walker::Smmu => {
+            Walker::Smmu(smmu) => {
                 let abort = Abort { stream: StreamId(master), ipa, write, reason, step: self.step };
                 if reason == Reason::Translation && self.truth.may_fault(ipa) {
                     self.tally.expected_faults += 1;
                 } else {
                     self.truth.aborts.push(abort);
                 }
-                self.record_event(master, ipa, write, reason, None);
+                self.record_event(smmu, master, ipa, write, reason, None);
             }
             Walker::Pe(pe) => self.stage2_fault(pe, ipa, write, reason),
         }
@@ -261,13 +264,13 @@ impl Core {
         self.rely(update);
         self.store_data(walker, transaction.id, pa);
         let (source, completed) = match walker {
-            Walker::Smmu => (Source::Dma, Some(self.step)),
+            Walker::Smmu(_) => (Source::Dma, Some(self.step)),
             Walker::Pe(_) => (Source::Cpu, None),
         };
         let ipa_page = ipa & !0xfff;
         self.truth.performed(Write { source, master, ipa: ipa_page, pa, performed: self.step, completed });
         match walker {
-            Walker::Smmu => self.tally.dma_writes += 1,
+            Walker::Smmu(_) => self.tally.dma_writes += 1,
             Walker::Pe(_) => self.tally.cpu_writes += 1,
         }
         self.note(Happening::Completed(walker, ipa));
@@ -277,7 +280,7 @@ impl Core {
     fn store_data(&mut self, walker: Walker, id: u64, pa: u64) {
         if let Some(page) = self.index(pa & !0xfff).filter(|_| self.is_ram(pa)) {
             let (word, value) = (page + (id & 1) as u32 * 511, 1 + (id >> 1 & 1));
-            self.memory.data_store(word, value, walker == Walker::Smmu);
+            self.memory.data_store(word, value, walker.observer());
         }
     }
 

@@ -20,8 +20,8 @@ pub(crate) enum Happening {
     Barrier(Barrier),
     Tlbi(u16, Tlbi),
     Hold(bool),
-    Register(usize, u64),
-    Command([u64; 2]),
+    Register(Walker, usize, u64),
+    Command(Walker, [u64; 2]),
     Freed(u64, u32),
     Cached(Walker, Entry),
     Dirtied(u64, u64),
@@ -38,8 +38,10 @@ impl fmt::Display for Happening {
             Self::Tlbi(vmid, op) => write!(f, "EL2 issues {op:?} for VMID {vmid}"),
             Self::Hold(true) => f.write_str("EL2 holds the vCPUs"),
             Self::Hold(false) => f.write_str("EL2 releases the vCPUs"),
-            Self::Register(offset, value) => write!(f, "EL2 writes {value:#x} to register {offset:#x}"),
-            Self::Command(words) => write!(f, "the SMMU consumes {:#018x} {:#018x}", words[0], words[1]),
+            Self::Register(smmu, offset, value) => {
+                write!(f, "EL2 writes {value:#x} to register {offset:#x} of {smmu}")
+            }
+            Self::Command(smmu, words) => write!(f, "{smmu} consumes {:#018x} {:#018x}", words[0], words[1]),
             Self::Freed(pa, order) => write!(f, "EL2 frees 2^{order} frames at {pa:#x}"),
             Self::Cached(walker, entry) => write!(f, "{walker} caches {entry}"),
             Self::Dirtied(pa, word) => write!(f, "hardware makes the descriptor at {pa:#x} {word:#x}"),

@@ -37,16 +37,19 @@ pub struct ModelWord {
     at: u32,
 }
 
-/// A machine: memory, PEs, devices, and one SMMU. A clone is the same machine.
+/// A machine: memory, PEs, devices, and an SMMU or two. A clone is the same machine.
 #[derive(Clone)]
 pub struct Machine {
     core: Shared,
     words: Rc<[ModelWord]>,
 }
 
-/// The registers of a machine's SMMU.
+/// An SMMU of a machine: its registers, and what a test does to it.
 #[derive(Clone)]
-pub struct SmmuPort(Shared);
+pub struct SmmuPort {
+    core: Shared,
+    smmu: usize,
+}
 
 /// Software's turn: hardware has gone first.
 fn turn(core: &Shared) -> RefMut<'_, Core> {
@@ -83,10 +86,17 @@ impl Machine {
         &self.words
     }
 
-    /// The SMMU's registers.
+    /// The SMMU; the first one, where there are two.
     #[must_use]
     pub fn smmu(&self) -> SmmuPort {
-        SmmuPort(Rc::clone(&self.core))
+        SmmuPort { core: Rc::clone(&self.core), smmu: 0 }
+    }
+
+    /// The second SMMU.
+    #[must_use]
+    pub fn second_smmu(&self) -> Option<SmmuPort> {
+        let there = self.core.borrow().smmus.len() > 1;
+        there.then(|| SmmuPort { core: Rc::clone(&self.core), smmu: 1 })
     }
 
     /// Runs a vCPU on PE `pe`, in the tree of `vttbr`, which works on `window`. Stores made before are visible to it:
@@ -109,14 +119,9 @@ impl Machine {
         core.pes[pe].regime = None;
     }
 
-    /// Adds a device that does DMA in `window` of its own accord, from now on.
+    /// Adds a device that does DMA in `window` of its own accord, from now on, behind the (first) SMMU.
     pub fn add_device(&self, stream: StreamId, window: Window) {
-        self.core.borrow_mut().devices.push(Device {
-            stream: stream.0,
-            window,
-            active: true,
-            never_stalls: false,
-        });
+        self.smmu().add_device(stream, window);
     }
 
     /// Lets the device begin accesses, or no more.
@@ -131,7 +136,8 @@ impl Machine {
     pub fn quiesce(&self, stream: StreamId) {
         self.set_active(stream, false);
         let mut core = self.core.borrow_mut();
-        while core.traffic.iter().any(|t| t.is_of(Walker::Smmu, stream.0) && !t.is_stalled()) {
+        let walker = Walker::Smmu(core.smmu_behind(stream.0));
+        while core.traffic.iter().any(|t| t.is_of(walker, stream.0) && !t.is_stalled()) {
             core.hardware_step();
         }
     }
@@ -146,20 +152,21 @@ impl Machine {
     /// Whether there are event records that software has not read, no time passing: the Event queue's interrupt.
     #[must_use]
     pub fn has_events(&self) -> bool {
-        self.core.borrow().smmu.events_waiting() > 0
+        self.core.borrow().smmus.iter().any(|smmu| smmu.events_waiting() > 0)
     }
 
     /// Stalled transactions whose record has no answer yet.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        self.core.borrow().smmu.stalls.len()
+        self.core.borrow().smmus.iter().map(|smmu| smmu.stalls.len()).sum()
     }
 
     /// One DMA by `stream`; hardware runs until it has ended, or waits for software's answer.
     #[must_use]
     pub fn dma(&self, stream: StreamId, ipa: Ipa, write: bool) -> Dma {
         let mut core = self.core.borrow_mut();
-        let id = core.begin(Walker::Smmu, stream.0, ipa.0, write);
+        let walker = Walker::Smmu(core.smmu_behind(stream.0));
+        let id = core.begin(walker, stream.0, ipa.0, write);
         loop {
             if let Some(end) = core.advance(id) {
                 return end;
@@ -223,7 +230,7 @@ impl Machine {
     pub fn taken_for_written(&self, ipa: Ipa) {
         let mut core = self.core.borrow_mut();
         let step = core.step;
-        core.truth.touch(Walker::Smmu, ipa.0, step);
+        core.truth.touch(Walker::Smmu(0), ipa.0, step);
     }
 
     /// EL2 has stored into the guest page at `ipa` on behalf of a vCPU, and has told the log: its write has completed.
@@ -285,49 +292,19 @@ impl Machine {
         self.core.borrow_mut().truth.undelivered(sources, pages);
     }
 
-    /// The next command is refused with `code` (CMDQ_CONS.ERR, §7.1).
-    pub fn fail_next_command(&self, code: u8) {
-        self.core.borrow_mut().smmu.failures.push_back(code);
-    }
-
-    /// No command is refused but such as deserve it.
-    pub fn fail_no_command(&self) {
-        self.core.borrow_mut().smmu.failures.clear();
-    }
-
-    /// From now on no CMD_SYNC completes, or they do again. All else goes on.
-    pub fn hold_syncs(&self, held: bool) {
-        self.core.borrow_mut().smmu.syncs_held = held;
-    }
-
     /// An access by `stream` to the physical address `pa`, which it calls translated (ATS); whether it was let through.
     #[must_use]
     pub fn translated_dma(&self, stream: StreamId, pa: Pa) -> bool {
-        self.core.borrow_mut().called_translated(stream.0, pa.0)
-    }
-
-    /// The SMMU stops answering, or answers again.
-    pub fn set_dead(&self, dead: bool) {
-        self.core.borrow_mut().smmu.dead_from = dead.then_some(0);
-    }
-
-    /// The SMMU stops answering `steps` steps from now.
-    pub fn die_after(&self, steps: u64) {
         let mut core = self.core.borrow_mut();
-        core.smmu.dead_from = Some(core.step + steps);
+        let smmu = core.smmu_behind(stream.0);
+        core.called_translated(smmu, stream.0, pa.0)
     }
 
-    /// Whether the SMMU answers, and has answered all that it was asked.
+    /// Whether every SMMU answers, and has answered all that it was asked.
     #[must_use]
-    pub fn smmu_answers(&self) -> bool {
+    pub fn smmus_answer(&self) -> bool {
         let core = self.core.borrow();
-        !core.smmu_is_dead() && core.smmu.commands_waiting() == 0
-    }
-
-    /// No stream has `vmid` any more, and none will: an invalidation of it has not completed. What the SMMU caches of it
-    /// reaches nothing.
-    pub fn quarantine_vmid(&self, vmid: Vmid) {
-        self.core.borrow_mut().quarantined_vmids.push(vmid.0);
+        (0..core.smmus.len()).all(|smmu| core.answers(smmu))
     }
 
     /// The guest memory of `bytes` from `pa` is given to somebody else: nothing may lead there.
@@ -433,5 +410,57 @@ impl Machine {
         let core = &mut *self.core.borrow_mut();
         core.tally.retried += core.truth.synced(began, asked, sources, report, pages)?;
         Ok(())
+    }
+}
+
+impl SmmuPort {
+    /// Adds a device that does DMA in `window` of its own accord, from now on. No other stream of the machine has its
+    /// number, whichever SMMU that is behind.
+    pub fn add_device(&self, stream: StreamId, window: Window) {
+        self.core.borrow_mut().devices.push(Device {
+            smmu: self.smmu,
+            stream: stream.0,
+            window,
+            active: true,
+            never_stalls: false,
+        });
+    }
+
+    /// The next command is refused with `code` (CMDQ_CONS.ERR, §7.1).
+    pub fn fail_next_command(&self, code: u8) {
+        self.core.borrow_mut().smmus[self.smmu].failures.push_back(code);
+    }
+
+    /// No command is refused but such as deserve it.
+    pub fn fail_no_command(&self) {
+        self.core.borrow_mut().smmus[self.smmu].failures.clear();
+    }
+
+    /// From now on no CMD_SYNC completes, or they do again. All else goes on.
+    pub fn hold_syncs(&self, held: bool) {
+        self.core.borrow_mut().smmus[self.smmu].syncs_held = held;
+    }
+
+    /// It stops answering, or answers again.
+    pub fn set_dead(&self, dead: bool) {
+        self.core.borrow_mut().smmus[self.smmu].dead_from = dead.then_some(0);
+    }
+
+    /// It stops answering `steps` steps from now.
+    pub fn die_after(&self, steps: u64) {
+        let mut core = self.core.borrow_mut();
+        core.smmus[self.smmu].dead_from = Some(core.step + steps);
+    }
+
+    /// Whether it answers, and has answered all that it was asked.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.core.borrow().answers(self.smmu)
+    }
+
+    /// No stream has `vmid` any more, and none will: an invalidation of it has not completed. What the SMMU caches of it
+    /// reaches nothing.
+    pub fn quarantine_vmid(&self, vmid: Vmid) {
+        self.core.borrow_mut().quarantined_vmids.push((self.smmu, vmid.0));
     }
 }

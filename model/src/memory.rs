@@ -14,34 +14,46 @@ use crate::random::Random;
 pub(crate) enum Observer {
     /// The walkers of PEs.
     Pe,
-    /// The SMMU: walks, queues, stream tables.
-    Smmu,
+    /// An SMMU: walks, queues, stream tables.
+    Smmu(usize),
 }
 
-const OBSERVERS: [Observer; 2] = [Observer::Pe, Observer::Smmu];
+impl Observer {
+    const fn index(self) -> usize {
+        match self {
+            Self::Pe => 0,
+            Self::Smmu(smmu) => 1 + smmu,
+        }
+    }
+}
+
+/// SMMUs at the most.
+pub(crate) const MOST_SMMUS: usize = 2;
+const OBSERVERS: usize = 1 + MOST_SMMUS;
 
 /// The newest value is not yet sure to be seen, by observer.
-const UNSEEN: [u8; 2] = [0x1, 0x2];
+const UNSEEN: [u16; OBSERVERS] = [0x1, 0x2, 0x100];
 /// Stored as part of a table nobody should reach yet, and unseen, by observer.
-const FILLED: [u8; 2] = [0x4, 0x8];
+const FILLED: [u16; OBSERVERS] = [0x4, 0x8, 0x200];
 /// Cleaned to the point of coherency since the last store.
-const CLEANED: u8 = 0x10;
+const CLEANED: u16 = 0x10;
 /// A walk read a leaf here.
-const WALKED: u8 = 0x20;
+const WALKED: u16 = 0x20;
 /// Hardware changed it since software last looked.
-const CHANGED: u8 = 0x40;
+const CHANGED: u16 = 0x40;
 /// Stored together with the other word of its aligned 128 bits.
-const PAIRED: u8 = 0x80;
+const PAIRED: u16 = 0x80;
 
 /// Memory by word index.
 pub(crate) struct Memory {
     newest: Vec<u64>,
     /// What each observer is sure to see at least.
-    seen: [Vec<u64>; 2],
-    flags: Vec<u8>,
+    seen: Vec<Vec<u64>>,
+    flags: Vec<u16>,
     /// Words with [`UNSEEN`], perhaps more than once or no more.
-    unseen: [Vec<u32>; 2],
-    coherent: bool,
+    unseen: Vec<Vec<u32>>,
+    /// Which SMMUs see the PEs' caches.
+    coherent: Vec<bool>,
     /// What hardware has changed since software's last DSB.
     hidden: BTreeMap<u32, Hidden>,
     /// Leaves software has cleaned since an invalidation last completed.
@@ -70,15 +82,17 @@ pub(crate) struct Look {
 }
 
 impl Memory {
-    /// `words` words whose contents look like descriptors that lead nowhere.
-    pub fn new(words: usize, coherent: bool) -> Self {
+    /// `words` words whose contents look like descriptors that lead nowhere, and SMMUs that are each `coherent`, or not.
+    pub fn new(words: usize, coherent: Vec<bool>) -> Self {
+        assert!(coherent.len() <= MOST_SMMUS, "more SMMUs than there are flags for");
+        let observers = 1 + coherent.len();
         let garbage = |i: usize| 0x0008_0bad_0000_07ff + ((i as u64) << 12 & 0xffff_f000);
         let newest: Vec<u64> = (0..words).map(garbage).collect();
         Self {
-            seen: [newest.clone(), newest.clone()],
+            seen: vec![newest.clone(); observers],
             newest,
             flags: vec![0; words],
-            unseen: [vec![], vec![]],
+            unseen: vec![vec![]; observers],
             coherent,
             hidden: BTreeMap::new(),
             cleaned: vec![],
@@ -145,7 +159,7 @@ impl Memory {
 
     pub fn store(&mut self, at: u32, value: u64, filled: bool) {
         let i = at as usize;
-        for observer in OBSERVERS.map(|o| o as usize) {
+        for observer in 0..self.seen.len() {
             if self.flags[i] & UNSEEN[observer] == 0 {
                 self.seen[observer][i] = self.newest[i];
                 self.unseen[observer].push(at);
@@ -168,7 +182,7 @@ impl Memory {
     /// `observer` reads the 128 bits at `at` at once: of two words that were stored together it finds both, or neither.
     pub fn look_at_pair(&mut self, observer: Observer, at: u32, random: &mut Random) -> [Look; 2] {
         let words = [at, at + 1];
-        let undecided = PAIRED | UNSEEN[observer as usize];
+        let undecided = PAIRED | UNSEEN[observer.index()];
         if words.iter().all(|at| self.flags[*at as usize] & undecided == undecided) {
             if random.coin() {
                 return words.map(|at| self.as_seen(observer, at));
@@ -180,7 +194,7 @@ impl Memory {
 
     /// The word as `observer` is sure to see it at least.
     fn as_seen(&self, observer: Observer, at: u32) -> Look {
-        let (i, o) = (at as usize, observer as usize);
+        let (i, o) = (at as usize, observer.index());
         let (value, premature) = (self.seen[o][i], self.flags[i] & FILLED[o] != 0);
         Look { value, old: value != self.newest[i], premature }
     }
@@ -193,18 +207,24 @@ impl Memory {
         self.flags[i] = self.flags[i] & WALKED | CHANGED;
     }
 
+    /// Whether what `observer` stores goes past the PEs' caches.
+    fn is_past_caches(&self, observer: Observer) -> bool {
+        matches!(observer, Observer::Smmu(smmu) if !self.coherent[smmu])
+    }
+
     /// A store of a vCPU, or of a device, into guest RAM.
-    pub fn data_store(&mut self, at: u32, value: u64, by_device: bool) {
+    pub fn data_store(&mut self, at: u32, value: u64, by: Observer) {
         self.hardware_store(at, value);
+        let past_caches = self.is_past_caches(by);
         if let Some(hidden) = self.hidden.get_mut(&at) {
-            hidden.past_caches |= by_device && !self.coherent;
+            hidden.past_caches |= past_caches;
         }
     }
 
-    /// The SMMU's own store of a record. Where its accesses aren't coherent, a cache may hold the line, whether software
+    /// An SMMU's own store of a record. Where its accesses aren't coherent, a cache may hold the line, whether software
     /// has read it or not, until software invalidates it after this.
-    pub fn record_store(&mut self, at: u32, value: u64) {
-        if !self.coherent {
+    pub fn record_store(&mut self, at: u32, value: u64, by: Observer) {
+        if self.is_past_caches(by) {
             let before = self.newest(at);
             self.stale.entry(at).or_insert(before);
             self.invalidated.retain(|word| *word != at);
@@ -219,7 +239,7 @@ impl Memory {
 
     /// The word as `observer` finds it.
     pub fn look(&mut self, observer: Observer, at: u32, random: &mut Random) -> Look {
-        let (i, o) = (at as usize, observer as usize);
+        let (i, o) = (at as usize, observer.index());
         if self.flags[i] & UNSEEN[o] == 0 {
             return Look { value: self.newest[i], old: false, premature: false };
         }
@@ -233,30 +253,30 @@ impl Memory {
 
     /// `observer` has found out that the word is not what it was: from now on it sees the newest value.
     pub fn settle(&mut self, observer: Observer, at: u32) {
-        let o = observer as usize;
+        let o = observer.index();
         self.flags[at as usize] &= !(UNSEEN[o] | FILLED[o]);
     }
 
     /// What `observer` may find at the least and at the most recent.
     pub fn both(&self, observer: Observer, at: u32) -> [u64; 2] {
-        let (i, o) = (at as usize, observer as usize);
+        let (i, o) = (at as usize, observer.index());
         let seen = if self.flags[i] & UNSEEN[o] == 0 { self.newest[i] } else { self.seen[o][i] };
         [seen, self.newest[i]]
     }
 
     pub fn is_unseen(&self, observer: Observer, at: u32) -> bool {
-        self.flags[at as usize] & UNSEEN[observer as usize] != 0
+        self.flags[at as usize] & UNSEEN[observer.index()] != 0
     }
 
     /// A DSB that orders stores for `observer`; `maintenance`: and completes cache maintenance (Arm ARM B2.6.9).
     pub fn barrier(&mut self, observer: Observer, maintenance: bool) {
-        let o = observer as usize;
+        let o = observer.index();
         if maintenance {
             for word in std::mem::take(&mut self.invalidated) {
                 self.stale.remove(&word);
             }
         }
-        let needs_clean = observer == Observer::Smmu && !self.coherent;
+        let needs_clean = self.is_past_caches(observer);
         let flags = &mut self.flags;
         self.unseen[o].retain(|&at| {
             let flag = &mut flags[at as usize];

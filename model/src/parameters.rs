@@ -16,8 +16,10 @@ pub struct Parameters {
     /// Pages from its beginning that have contents, which software may read and write and devices and vCPUs do write.
     /// What is written elsewhere is known by its address alone.
     pub contents: u64,
-    /// The SMMU.
+    /// The SMMU; the first one, where there are two.
     pub smmu: SmmuParameters,
+    /// A second SMMU, with devices of its own.
+    pub second: Option<SmmuParameters>,
     /// The PEs.
     pub pes: PeParameters,
     /// Chance, of 1024, that hardware takes one more step before software goes on.
@@ -120,6 +122,7 @@ impl Parameters {
                 command_queue_bits: 19,
                 event_queue_bits: 19,
             },
+            second: None,
             pes: PeParameters {
                 count: 2,
                 hafdbs: true,

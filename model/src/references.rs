@@ -7,7 +7,7 @@ use crate::walk::Regime;
 
 impl Core {
     fn walkers(&self) -> impl Iterator<Item = Walker> + use<> {
-        std::iter::once(Walker::Smmu).chain((0..self.pes.len()).map(Walker::Pe))
+        (0..self.smmus.len()).map(Walker::Smmu).chain((0..self.pes.len()).map(Walker::Pe))
     }
 
     fn entries(&self, walker: Walker) -> &[crate::tlb::Entry] {
@@ -35,7 +35,7 @@ impl Core {
 
     fn live_tree(&self, inside: &impl Fn(u64) -> bool) -> Option<String> {
         let of_pes = self.pes.iter().enumerate().filter_map(|(i, p)| Some((Walker::Pe(i), p.regime?)));
-        let of_streams = self.cached_regimes().map(|r| (Walker::Smmu, r));
+        let of_streams = self.cached_regimes().map(|(smmu, regime)| (Walker::Smmu(smmu), regime));
         of_pes.chain(of_streams).find_map(|(walker, regime)| {
             self.tree_uses(walker, &regime, inside)
                 .then(|| format!("it is part of the tree at {:#x} that {walker} walks", regime.root))
@@ -79,7 +79,7 @@ impl Core {
         let cached = self.walkers().find_map(|w| {
             let leads = |e: &&crate::tlb::Entry| {
                 let start = output(e.level, e.word, e.base);
-                let used = w != Walker::Smmu || !self.quarantined_vmids.contains(&e.vmid);
+                let used = !self.is_quarantined(w, e.vmid);
                 used && e.is_leaf() && start < first + bytes && first < start + span(e.level)
             };
             self.entries(w).iter().find(leads).map(|e| format!("{w} still caches {e}"))

@@ -93,7 +93,7 @@ impl Core {
     fn two_sizes(&mut self, walker: Walker, ipa: u64, entries: &[Entry]) {
         self.tally.two_sizes += 1;
         let rule = match walker {
-            Walker::Smmu if self.parameters.smmu.bbml < 2 => Rule::SmmuTlbConflict,
+            Walker::Smmu(smmu) if self.smmus[smmu].has.bbml < 2 => Rule::SmmuTlbConflict,
             Walker::Pe(_) if self.parameters.pes.conflict_aborts => Rule::TlbConflictAbort,
             _ => return,
         };
@@ -101,20 +101,25 @@ impl Core {
         self.alarm(rule, format!("{walker} finds for {ipa:#x}: {}", found.join("; ")));
     }
 
+    /// Whether software has given up VMID `vmid` of `walker`, an SMMU.
+    pub fn is_quarantined(&self, walker: Walker, vmid: u16) -> bool {
+        matches!(walker, Walker::Smmu(smmu) if self.quarantined_vmids.contains(&(smmu, vmid)))
+    }
+
     /// Keeps `entry`, if it may be kept.
     pub fn cache(&mut self, walker: Walker, mut entry: Entry) {
         // nT=1: as if not cached (IHI 0070 §3.21.1.2). At level 0 the bit is not there, at level 2 it is ignored.
-        let heeds_nt = walker == Walker::Smmu && self.parameters.smmu.bbml == 1;
+        let heeds_nt = matches!(walker, Walker::Smmu(smmu) if self.smmus[smmu].has.bbml == 1);
         if heeds_nt && entry.is_leaf() && entry.level < 3 && entry.word & NT != 0 {
             return;
         }
-        if walker == Walker::Smmu && self.quarantined_vmids.contains(&entry.vmid) {
+        if self.is_quarantined(walker, entry.vmid) {
             self.alarm(Rule::VmidReused, format!("{walker} caches {entry} under a VMID that is quarantined"));
         }
-        entry.combined = entry.is_leaf() && walker != Walker::Smmu && self.random.coin();
-        let Self { smmu, pes, random, .. } = self;
+        entry.combined = entry.is_leaf() && !walker.is_smmu() && self.random.coin();
+        let Self { smmus, pes, random, .. } = self;
         let tlb = match walker {
-            Walker::Smmu => &mut smmu.tlb,
+            Walker::Smmu(smmu) => &mut smmus[smmu].tlb,
             Walker::Pe(pe) => &mut pes[pe].tlb,
         };
         let stale = tlb.entries.iter().find(|e| e.vmid == entry.vmid && e.root != entry.root).copied();
@@ -143,9 +148,9 @@ impl Core {
 
     /// Drops an entry.
     pub fn evict(&mut self, walker: Walker) {
-        let Self { smmu, pes, random, .. } = self;
+        let Self { smmus, pes, random, .. } = self;
         let tlb = match walker {
-            Walker::Smmu => &mut smmu.tlb,
+            Walker::Smmu(smmu) => &mut smmus[smmu].tlb,
             Walker::Pe(pe) => &mut pes[pe].tlb,
         };
         if !tlb.entries.is_empty() {

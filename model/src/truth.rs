@@ -103,7 +103,7 @@ pub(crate) struct Truth {
 
 impl Truth {
     pub fn touch(&mut self, walker: Walker, ipa: u64, step: u64) {
-        let source = if walker == Walker::Smmu { Source::Dma } else { Source::Cpu };
+        let source = if walker.is_smmu() { Source::Dma } else { Source::Cpu };
         self.touched.insert((source, ipa & !0xfff), step);
     }
 

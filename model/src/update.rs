@@ -14,14 +14,19 @@ const STUBBORN: u32 = 192;
 /// Whose translations these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Walker {
-    Smmu,
+    /// The SMMU of this number.
+    Smmu(usize),
     Pe(usize),
 }
 
 impl Walker {
+    pub const fn is_smmu(self) -> bool {
+        matches!(self, Self::Smmu(_))
+    }
+
     pub const fn observer(self) -> Observer {
         match self {
-            Self::Smmu => Observer::Smmu,
+            Self::Smmu(smmu) => Observer::Smmu(smmu),
             Self::Pe(_) => Observer::Pe,
         }
     }
@@ -30,7 +35,7 @@ impl Walker {
 /// Some of the walkers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Walkers {
-    Smmu,
+    Smmu(usize),
     AllPes,
     OnePe(usize),
 }
@@ -38,8 +43,9 @@ pub(crate) enum Walkers {
 impl Walkers {
     pub fn include(self, walker: Walker) -> bool {
         match (self, walker) {
-            (Self::Smmu, Walker::Smmu) | (Self::AllPes, Walker::Pe(_)) => true,
+            (Self::AllPes, Walker::Pe(_)) => true,
             (Self::OnePe(one), Walker::Pe(pe)) => one == pe,
+            (Self::Smmu(one), Walker::Smmu(smmu)) => one == smmu,
             _ => false,
         }
     }
@@ -48,7 +54,8 @@ impl Walkers {
 impl fmt::Display for Walker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Smmu => f.write_str("the SMMU"),
+            Self::Smmu(0) => f.write_str("the SMMU"),
+            Self::Smmu(smmu) => write!(f, "SMMU {smmu}"),
             Self::Pe(pe) => write!(f, "PE {pe}"),
         }
     }

@@ -103,7 +103,7 @@ impl Core {
             return Err(Reason::External);
         };
         let look = self.memory.look(walker.observer(), at, &mut self.random);
-        self.tally.smmu_reads += u64::from(walker == Walker::Smmu);
+        self.tally.smmu_reads += u64::from(walker.is_smmu());
         self.tally.old_values_read += u64::from(look.old);
         if look.premature {
             let value = look.value;

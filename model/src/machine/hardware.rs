@@ -216,14 +216,14 @@ fn reach(vttbr: Vttbr, op: Tlbi) -> Reach {
 
 impl Registers for SmmuPort {
     fn read32(&self, register: Register32) -> u32 {
-        turn(&self.0).read_register(register)
+        turn(&self.core).read_register(self.smmu, register)
     }
 
     fn write32(&self, register: Register32, value: u32) {
-        turn(&self.0).write_register(register, value);
+        turn(&self.core).write_register(self.smmu, register, value);
     }
 
     fn write64(&self, register: Register64, value: u64) {
-        turn(&self.0).write_register64(register, value);
+        turn(&self.core).write_register64(self.smmu, register, value);
     }
 }

@@ -7,11 +7,11 @@ use crate::truth::Reason;
 
 impl Core {
     /// `stream` goes for `pa`, which it calls translated; whether it got there.
-    pub fn called_translated(&mut self, stream: u32, pa: u64) -> bool {
-        let allowed = if self.smmu.translates() && self.smmu.cr0ack & ATSCHK == 0 {
+    pub fn called_translated(&mut self, smmu: usize, stream: u32, pa: u64) -> bool {
+        let allowed = if self.smmus[smmu].translates() && self.smmus[smmu].cr0ack & ATSCHK == 0 {
             Ok(true)
         } else {
-            self.translated_allowed(stream)
+            self.translated_allowed(smmu, stream)
         };
         let reason = match allowed {
             Ok(true) => {
@@ -24,7 +24,7 @@ impl Core {
             Err(reason) => reason,
         };
         self.tally.translated_refused += 1;
-        self.record_event(stream, pa, false, reason, None);
+        self.record_event(smmu, stream, pa, false, reason, None);
         false
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{EVENTQEN, Smmu};
 use crate::core::Core;
+use crate::memory::Observer;
 use crate::truth::Reason;
 
 /// OVFLG and OVACKFLG.
@@ -36,13 +37,21 @@ impl Smmu {
 
 impl Core {
     /// Records why a transaction was aborted, or is stalled with a tag; loses the record where the queue is full.
-    pub fn record_event(&mut self, stream: u32, ipa: u64, write: bool, reason: Reason, stag: Option<u16>) {
-        let Some(number) = number(reason).filter(|_| self.smmu.cr0ack & EVENTQEN != 0) else { return };
-        let mask = Smmu::ring_mask(self.smmu.eventq_base);
-        let prod = self.smmu.eventq_prod & mask;
-        if !self.smmu.event_queue_is_writable() {
+    pub fn record_event(
+        &mut self,
+        smmu: usize,
+        stream: u32,
+        ipa: u64,
+        write: bool,
+        reason: Reason,
+        stag: Option<u16>,
+    ) {
+        let Some(number) = number(reason).filter(|_| self.smmus[smmu].cr0ack & EVENTQEN != 0) else { return };
+        let mask = Smmu::ring_mask(self.smmus[smmu].eventq_base);
+        let prod = self.smmus[smmu].eventq_prod & mask;
+        if !self.smmus[smmu].event_queue_is_writable() {
             // Full: OVFLG becomes the opposite of OVACKFLG.
-            self.smmu.eventq_prod = prod | !self.smmu.eventq_cons & OVERFLOW;
+            self.smmus[smmu].eventq_prod = prod | !self.smmus[smmu].eventq_cons & OVERFLOW;
             self.tally.records_lost += 1;
             return;
         }
@@ -53,13 +62,13 @@ impl Core {
             u64::from(!write) << 35 | stall | if translated { 0x0280_0000_0000 & !(1 << 35) } else { 0 };
         let ipa_word = if translated { ipa & !0xfff } else { 0 };
         let record = [number | u64::from(stream) << 32, word1, ipa, ipa_word];
-        let pa = (self.smmu.eventq_base & 0x00ff_ffff_ffff_ffe0) + u64::from(prod & mask >> 1) * 32;
+        let pa = (self.smmus[smmu].eventq_base & 0x00ff_ffff_ffff_ffe0) + u64::from(prod & mask >> 1) * 32;
         for (i, word) in record.into_iter().enumerate() {
             if let Some(at) = self.index(pa + i as u64 * 8) {
-                self.memory.record_store(at, word);
+                self.memory.record_store(at, word, Observer::Smmu(smmu));
             }
         }
         self.tally.records += 1;
-        self.smmu.eventq_prod = (prod + 1) & mask | self.smmu.eventq_prod & OVERFLOW;
+        self.smmus[smmu].eventq_prod = (prod + 1) & mask | self.smmus[smmu].eventq_prod & OVERFLOW;
     }
 }

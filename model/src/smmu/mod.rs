@@ -31,8 +31,10 @@ const UPDATE: u32 = 0x8000_0000;
 /// GERROR.CMDQ_ERR.
 const CMDQ_ERR: u32 = 0x1;
 
-/// The SMMU.
+/// An SMMU.
 pub(crate) struct Smmu {
+    /// What it can do.
+    pub has: SmmuParameters,
     id: [u32; 6],
     cr0: u32,
     cr0ack: u32,
@@ -75,9 +77,10 @@ pub(crate) struct Smmu {
 }
 
 impl Smmu {
-    pub fn new(parameters: &SmmuParameters) -> Self {
+    pub fn new(has: SmmuParameters) -> Self {
         Self {
-            id: identification(parameters),
+            has,
+            id: identification(&has),
             cr0: 0,
             cr0ack: 0,
             cr1: 0,
@@ -96,7 +99,7 @@ impl Smmu {
             eventq_prod: 0,
             eventq_cons: 0,
             submitted: VecDeque::new(),
-            tlb: Tlb::new(parameters.tlb_entries),
+            tlb: Tlb::new(has.tlb_entries),
             stes: vec![],
             level1: vec![],
             invalidations: vec![],
@@ -148,20 +151,25 @@ fn identification(parameters: &SmmuParameters) -> [u32; 6] {
 
 impl Core {
     /// Whether the SMMU has stopped answering.
-    pub fn smmu_is_dead(&self) -> bool {
-        self.smmu.dead_from.is_some_and(|from| from <= self.step)
+    pub fn smmu_is_dead(&self, smmu: usize) -> bool {
+        self.smmus[smmu].dead_from.is_some_and(|from| from <= self.step)
+    }
+
+    /// Whether it answers, and has answered all that it was asked.
+    pub fn answers(&self, smmu: usize) -> bool {
+        !self.smmu_is_dead(smmu) && self.smmus[smmu].commands_waiting() == 0
     }
 
     /// The SMMU gets on with something: a handshake, or a command.
-    pub fn smmu_step(&mut self) {
-        if self.smmu_is_dead() {
+    pub fn smmu_step(&mut self, smmu: usize) {
+        if self.smmu_is_dead(smmu) {
             return;
         }
-        self.watch_stalls();
+        self.watch_stalls(smmu);
         if self.random.chance(256) {
-            self.smmu.answer();
+            self.smmus[smmu].answer();
         } else {
-            self.consume_command();
+            self.consume_command(smmu);
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::alarm::Rule;
 use crate::core::Core;
 use crate::journal::Happening;
 use crate::memory::Observer;
+use crate::update::Walker;
 
 /// Bits of CR0 that are there in any SMMU: SMMUEN, EVENTQEN, CMDQEN.
 const CR0_BITS: u32 = SMMUEN | EVENTQEN | CMDQEN;
@@ -102,71 +103,74 @@ impl Smmu {
 
 impl Core {
     /// Software reads a register.
-    pub fn read_register(&mut self, register: Register32) -> u32 {
-        if !self.smmu_is_dead() && self.random.chance(128) {
-            self.smmu.answer();
+    pub fn read_register(&mut self, smmu: usize, register: Register32) -> u32 {
+        if !self.smmu_is_dead(smmu) && self.random.chance(128) {
+            self.smmus[smmu].answer();
         }
-        self.smmu.get(register)
+        self.smmus[smmu].get(register)
     }
 
     /// Software writes a 32-bit register.
-    pub fn write_register(&mut self, register: Register32, value: u32) {
-        self.note(Happening::Register(register.offset(), value.into()));
-        if let Some(why) = self.smmu.objection(register, value) {
+    pub fn write_register(&mut self, smmu: usize, register: Register32, value: u32) {
+        self.note(Happening::Register(Walker::Smmu(smmu), register.offset(), value.into()));
+        if let Some(why) = self.smmus[smmu].objection(register, value) {
             self.alarm(Rule::GuardedRegister, format!("{register:?} is written with {value:#x}: {why}"));
         }
         match register {
-            Register32::CmdqProd => self.check_commands(value),
-            Register32::Cr0 if value & SMMUEN != 0 && self.smmu.cr0 & SMMUEN == 0 => self.check_invalidated(),
+            Register32::CmdqProd => self.check_commands(smmu, value),
+            Register32::Cr0 if value & SMMUEN != 0 && self.smmus[smmu].cr0 & SMMUEN == 0 => {
+                self.check_invalidated(smmu)
+            }
             _ => {}
         }
-        self.smmu.set(register, value);
+        self.smmus[smmu].set(register, value);
         if register == Register32::CmdqProd {
-            let (waiting, step) = (self.smmu.commands_waiting() as usize, self.step);
-            self.smmu.submitted.resize(waiting, step);
+            let (waiting, step) = (self.smmus[smmu].commands_waiting() as usize, self.step);
+            self.smmus[smmu].submitted.resize(waiting, step);
         }
     }
 
-    fn check_invalidated(&mut self) {
-        if self.smmu.reset_config || self.smmu.reset_tlb {
+    fn check_invalidated(&mut self, smmu: usize) {
+        if self.smmus[smmu].reset_config || self.smmus[smmu].reset_tlb {
             let account = "SMMUEN is set before CMD_CFGI_ALL, CMD_TLBI_NSNH_ALL and a CMD_SYNC".to_owned();
             self.alarm(Rule::EnabledUninvalidated, account);
         }
     }
 
     /// Looks at the commands that a write of CMDQ_PROD submits.
-    fn check_commands(&mut self, value: u32) {
-        let mask = Smmu::ring_mask(self.smmu.cmdq_base);
+    fn check_commands(&mut self, smmu: usize, value: u32) {
+        let mask = Smmu::ring_mask(self.smmus[smmu].cmdq_base);
         let entries = mask / 2 + 1;
-        let (old, new, cons) = (self.smmu.cmdq_prod, value & mask, self.smmu.cmdq_cons & mask);
-        if self.smmu.cr0 & CMDQEN == 0 {
+        let (old, new, cons) = (self.smmus[smmu].cmdq_prod, value & mask, self.smmus[smmu].cmdq_cons & mask);
+        if self.smmus[smmu].cr0 & CMDQEN == 0 {
             return;
         }
         let (before, after) = (old.wrapping_sub(cons) & mask, new.wrapping_sub(cons) & mask);
         let withdrawn = after < before;
-        if after > entries || withdrawn && self.smmu.active_errors() & CMDQ_ERR == 0 {
+        if after > entries || withdrawn && self.smmus[smmu].active_errors() & CMDQ_ERR == 0 {
             let account = format!("CMDQ_PROD goes from {old:#x} to {new:#x}, CMDQ_CONS is {cons:#x}");
             self.alarm(Rule::CommandQueueOverflow, account);
             return;
         }
         let mut index = old;
         while index != new && !withdrawn {
-            let pa = self.command_pa(index);
-            let hidden =
-                |core: &Self, pa| core.index(pa).is_some_and(|at| core.memory.is_unseen(Observer::Smmu, at));
+            let pa = self.command_pa(smmu, index);
+            let hidden = |core: &Self, pa| {
+                core.index(pa).is_some_and(|at| core.memory.is_unseen(Observer::Smmu(smmu), at))
+            };
             if hidden(self, pa) || hidden(self, pa + 8) {
                 let account = format!("CMDQ_PROD is made {new:#x}, the command at {pa:#x} is not visible");
                 self.alarm(Rule::CommandNotVisible, account);
             }
-            self.check_told_of(pa);
+            self.check_told_of(smmu, pa);
             index = (index + 1) & mask;
         }
     }
 
     /// Software writes a 64-bit register.
-    pub fn write_register64(&mut self, register: Register64, value: u64) {
-        self.note(Happening::Register(register.offset(), value));
-        let enabled = self.smmu.cr0 | self.smmu.cr0ack;
+    pub fn write_register64(&mut self, smmu: usize, register: Register64, value: u64) {
+        self.note(Happening::Register(Walker::Smmu(smmu), register.offset(), value));
+        let enabled = self.smmus[smmu].cr0 | self.smmus[smmu].cr0ack;
         let guard = match register {
             Register64::StrtabBase => SMMUEN,
             Register64::CmdqBase => CMDQEN,
@@ -177,12 +181,12 @@ impl Core {
             self.alarm(Rule::GuardedRegister, format!("{register:?} is written while CR0 is {enabled:#x}"));
         }
         match register {
-            Register64::StrtabBase => self.smmu.strtab_base = value,
+            Register64::StrtabBase => self.smmus[smmu].strtab_base = value,
             Register64::CmdqBase => {
-                self.smmu.cmdq_base = at_most(value, self.parameters.smmu.command_queue_bits);
+                self.smmus[smmu].cmdq_base = at_most(value, self.smmus[smmu].has.command_queue_bits);
             }
             Register64::EventqBase => {
-                self.smmu.eventq_base = at_most(value, self.parameters.smmu.event_queue_bits);
+                self.smmus[smmu].eventq_base = at_most(value, self.smmus[smmu].has.event_queue_bits);
             }
             // There are no messages here.
             _ => {}

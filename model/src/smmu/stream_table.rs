@@ -5,6 +5,7 @@ use crate::alarm::Rule;
 use crate::core::Core;
 use crate::memory::{Look, Observer};
 use crate::truth::Reason;
+use crate::update::Walker;
 use crate::walk::Regime;
 
 /// Fields of word 2 in which STEs of one VMID must agree (§5.2.1): all but S2S and S2R.
@@ -78,101 +79,102 @@ impl CachedSte {
 
 impl Core {
     /// The tree that `stream` goes through, by a cached STE or the one in memory.
-    pub fn stream_regime(&mut self, stream: u32) -> Result<Regime, Reason> {
-        match self.ste_of(stream)?.decode() {
+    pub fn stream_regime(&mut self, smmu: usize, stream: u32) -> Result<Regime, Reason> {
+        match self.ste_of(smmu, stream)?.decode() {
             Decoded::Regime(regime) => Ok(regime),
             Decoded::Refused(reason) => Err(reason),
         }
     }
 
     /// What the STE of `stream` says of ATS (STE.EATS).
-    pub(super) fn translated_allowed(&mut self, stream: u32) -> Result<bool, Reason> {
-        let ste = self.ste_of(stream)?;
+    pub(super) fn translated_allowed(&mut self, smmu: usize, stream: u32) -> Result<bool, Reason> {
+        let ste = self.ste_of(smmu, stream)?;
         match ste.decode() {
             Decoded::Regime(_) => Ok(ste.words[1] >> 28 & 3 != 0),
             Decoded::Refused(reason) => Err(reason),
         }
     }
 
-    fn ste_of(&mut self, stream: u32) -> Result<CachedSte, Reason> {
-        if !self.smmu.translates() {
+    fn ste_of(&mut self, smmu: usize, stream: u32) -> Result<CachedSte, Reason> {
+        if !self.smmus[smmu].translates() {
             return Err(Reason::Disabled);
         }
-        match self.smmu.stes.iter().find(|s| s.stream == stream).copied() {
+        match self.smmus[smmu].stes.iter().find(|s| s.stream == stream).copied() {
             Some(ste) => Ok(ste),
-            None => self.fetch_ste(stream),
+            None => self.fetch_ste(smmu, stream),
         }
     }
 
     /// A word of the stream table as the SMMU finds it.
-    fn fetch_structure(&mut self, pa: u64) -> Result<u64, Reason> {
+    fn fetch_structure(&mut self, smmu: usize, pa: u64) -> Result<u64, Reason> {
         let at = self.index(pa).ok_or(Reason::External)?;
-        let look = self.memory.look(Observer::Smmu, at, &mut self.random);
-        Ok(self.looked_at(pa, &look))
+        let look = self.memory.look(Observer::Smmu(smmu), at, &mut self.random);
+        Ok(self.looked_at(smmu, pa, &look))
     }
 
-    fn looked_at(&mut self, pa: u64, look: &Look) -> u64 {
+    fn looked_at(&mut self, smmu: usize, pa: u64, look: &Look) -> u64 {
         if look.premature {
-            let account = format!("the SMMU reads {:#x} at {pa:#x}, filled but not visible", look.value);
+            let who = Walker::Smmu(smmu);
+            let account = format!("{who} reads {:#x} at {pa:#x}, filled but not visible", look.value);
             self.alarm(Rule::StreamTableNotVisible, account);
         }
         look.value
     }
 
     /// Two words of an STE: at once, where PEs have FEAT_LSE2 (§3.21.3).
-    fn fetch_pair(&mut self, pa: u64) -> Result<[u64; 2], Reason> {
+    fn fetch_pair(&mut self, smmu: usize, pa: u64) -> Result<[u64; 2], Reason> {
         if !self.parameters.pes.lse2 {
-            return Ok([self.fetch_structure(pa)?, self.fetch_structure(pa + 8)?]);
+            return Ok([self.fetch_structure(smmu, pa)?, self.fetch_structure(smmu, pa + 8)?]);
         }
         let at = self.index(pa).ok_or(Reason::External)?;
-        let [first, second] = self.memory.look_at_pair(Observer::Smmu, at, &mut self.random);
-        Ok([self.looked_at(pa, &first), self.looked_at(pa + 8, &second)])
+        let [first, second] = self.memory.look_at_pair(Observer::Smmu(smmu), at, &mut self.random);
+        Ok([self.looked_at(smmu, pa, &first), self.looked_at(smmu, pa + 8, &second)])
     }
 
-    fn fetch_ste(&mut self, stream: u32) -> Result<CachedSte, Reason> {
-        let pa = self.ste_pa(stream)?;
+    fn fetch_ste(&mut self, smmu: usize, stream: u32) -> Result<CachedSte, Reason> {
+        let pa = self.ste_pa(smmu, stream)?;
         let mut words = [0; 8];
         let first = self.random.index(4);
         for i in (0..4).map(|i| (i + first) % 4 * 2) {
-            let pair = self.fetch_pair(pa + i as u64 * 8)?;
+            let pair = self.fetch_pair(smmu, pa + i as u64 * 8)?;
             words[i..i + 2].copy_from_slice(&pair);
         }
         let mut ste = CachedSte { stream, words, born: self.step, spared: false };
-        if let Some(why) = self.illegal(&ste) {
+        if let Some(why) = self.illegal(smmu, &ste) {
             let account = format!("stream {stream:#x} has {words:#x?}: {why}");
             self.alarm(Rule::IllegalSte, account);
             return Err(Reason::BadSte);
         }
-        self.check_update(&ste);
-        self.check_table_flags(&mut ste);
-        self.check_agreement(&ste);
+        self.check_update(smmu, &ste);
+        self.check_table_flags(smmu, &mut ste);
+        self.check_agreement(smmu, &ste);
         // An STE with V=0 may be kept as well (§5.2). The one that was there first goes where there is no room.
-        if self.smmu.stes.len() == self.parameters.smmu.ste_entries {
-            self.smmu.stes.remove(0);
+        if self.smmus[smmu].stes.len() == self.smmus[smmu].has.ste_entries {
+            self.smmus[smmu].stes.remove(0);
         }
-        self.smmu.stes.push(ste);
+        self.smmus[smmu].stes.push(ste);
         Ok(ste)
     }
 
-    fn illegal(&self, ste: &CachedSte) -> Option<&'static str> {
-        let (word2, smmu) = (ste.words[2], &self.parameters.smmu);
+    fn illegal(&self, smmu: usize, ste: &CachedSte) -> Option<&'static str> {
+        let (word2, has) = (ste.words[2], &self.smmus[smmu].has);
         let rules = [
-            (word2 & S2HA != 0 && smmu.httu == 0, "S2HA without HTTU"),
-            (word2 & S2HD != 0 && smmu.httu < 2, "S2HD without HTTU of the dirty state"),
+            (word2 & S2HA != 0 && has.httu == 0, "S2HA without HTTU"),
+            (word2 & S2HD != 0 && has.httu < 2, "S2HD without HTTU of the dirty state"),
             (word2 & (S2HA | S2HD) == S2HD, "S2HD without S2HA"),
-            (word2 & (S2HA | S2HAFT) == S2HAFT && smmu.httu == 3, "S2HAFT without S2HA"),
+            (word2 & (S2HA | S2HAFT) == S2HAFT && has.httu == 3, "S2HAFT without S2HA"),
             (word2 & S2AA64 == 0, "no AArch64 tables"),
-            (word2 & 0xff00 != 0 && !smmu.vmid16, "a VMID of 16 bits"),
-            (word2 & S2S != 0 && smmu.stall_model == 1, "S2S where nothing stalls"),
-            (word2 & S2S == 0 && smmu.stall_model == 2, "no S2S where everything stalls"),
+            (word2 & 0xff00 != 0 && !has.vmid16, "a VMID of 16 bits"),
+            (word2 & S2S != 0 && has.stall_model == 1, "S2S where nothing stalls"),
+            (word2 & S2S == 0 && has.stall_model == 2, "no S2S where everything stalls"),
         ];
         rules.into_iter().find(|(broken, _)| ste.translates() && *broken).map(|(_, why)| why)
     }
 
     /// Hardware update needs coherent accesses, cacheable and write-back; what it does otherwise nobody says.
-    fn check_update(&mut self, ste: &CachedSte) {
+    fn check_update(&mut self, smmu: usize, ste: &CachedSte) {
         let word2 = ste.words[2];
-        let coherent = self.parameters.smmu.coherent && word2 & CACHEABILITY == WRITE_BACK;
+        let coherent = self.smmus[smmu].has.coherent && word2 & CACHEABILITY == WRITE_BACK;
         if ste.translates() && word2 & S2HA != 0 && !coherent {
             let account = format!("stream {:#x} has S2HA in {word2:#x}", ste.stream);
             self.alarm(Rule::UpdateNotCoherent, account);
@@ -180,8 +182,8 @@ impl Core {
     }
 
     /// Where IDR0.HTTU has no access flags of tables S2HAFT is RES0, and nobody keeps them.
-    fn check_table_flags(&mut self, ste: &mut CachedSte) {
-        if ste.translates() && ste.words[2] & S2HAFT != 0 && self.parameters.smmu.httu != 3 {
+    fn check_table_flags(&mut self, smmu: usize, ste: &mut CachedSte) {
+        if ste.translates() && ste.words[2] & S2HAFT != 0 && self.smmus[smmu].has.httu != 3 {
             let account = format!("stream {:#x} has S2HAFT in {:#x}", ste.stream, ste.words[2]);
             self.alarm(Rule::TableFlagsReserved, account);
             ste.words[2] &= !S2HAFT;
@@ -189,11 +191,12 @@ impl Core {
     }
 
     /// The command at `pa` is submitted: where it tells the SMMU of an STE, that is visible.
-    pub(super) fn check_told_of(&mut self, pa: u64) {
+    pub(super) fn check_told_of(&mut self, smmu: usize, pa: u64) {
         let word = |core: &Self, pa| core.index(pa).map(|at| core.memory.newest(at));
         let Some(command) = word(self, pa).filter(|command| command & 0xff == CFGI_STE) else { return };
         let stream = (command >> 32) as u32;
-        let (base, config) = (self.smmu.strtab_base & 0x00ff_ffff_ffff_ffc0, self.smmu.strtab_base_cfg);
+        let (base, config) =
+            (self.smmus[smmu].strtab_base & 0x00ff_ffff_ffff_ffc0, self.smmus[smmu].strtab_base_cfg);
         let split = config >> 6 & 0x1f;
         let (descriptor, first) = if config >> 16 & 3 == 0 {
             (None, base + u64::from(stream) * 64)
@@ -202,20 +205,23 @@ impl Core {
             let table = word(self, at).unwrap_or(0) & 0x00ff_ffff_ffff_ffc0;
             (Some(at), table + u64::from(stream & ((1 << split) - 1)) * 64)
         };
-        let hidden = |pa: &u64| self.index(*pa).is_some_and(|at| self.memory.is_unseen(Observer::Smmu, at));
+        let hidden =
+            |pa: &u64| self.index(*pa).is_some_and(|at| self.memory.is_unseen(Observer::Smmu(smmu), at));
         if let Some(pa) = descriptor.into_iter().chain((0..8).map(|i| first + i * 8)).find(hidden) {
             let account = format!("CMD_CFGI_STE of {stream:#x} is submitted, {pa:#x} is not visible");
             self.alarm(Rule::StreamTableNotVisible, account);
         }
     }
 
-    fn check_agreement(&mut self, ste: &CachedSte) {
+    fn check_agreement(&mut self, smmu: usize, ste: &CachedSte) {
         let differs = |other: &&CachedSte| {
             other.translates()
                 && other.vmid() == ste.vmid()
                 && ((other.words[2] ^ ste.words[2]) & AGREED != 0 || other.words[3] != ste.words[3])
         };
-        let Some(other) = self.smmu.stes.iter().filter(|_| ste.translates()).find(differs) else { return };
+        let Some(other) = self.smmus[smmu].stes.iter().filter(|_| ste.translates()).find(differs) else {
+            return;
+        };
         let account = format!(
             "streams {:#x} and {:#x} share VMID {} with {:#x} {:#x} and {:#x} {:#x}",
             other.stream,
@@ -229,8 +235,9 @@ impl Core {
         self.alarm(Rule::StesDiffer, account);
     }
 
-    fn ste_pa(&mut self, stream: u32) -> Result<u64, Reason> {
-        let (base, config) = (self.smmu.strtab_base & 0x00ff_ffff_ffff_ffc0, self.smmu.strtab_base_cfg);
+    fn ste_pa(&mut self, smmu: usize, stream: u32) -> Result<u64, Reason> {
+        let (base, config) =
+            (self.smmus[smmu].strtab_base & 0x00ff_ffff_ffff_ffc0, self.smmus[smmu].strtab_base_cfg);
         if u64::from(stream) >> (config & 0x3f) != 0 {
             return Err(Reason::BadStream);
         }
@@ -238,7 +245,7 @@ impl Core {
             return Ok(base + u64::from(stream) * 64);
         }
         let split = config >> 6 & 0x1f;
-        let descriptor = self.level1_descriptor(base + u64::from(stream >> split) * 8)?;
+        let descriptor = self.level1_descriptor(smmu, base + u64::from(stream >> split) * 8)?;
         let (span, index) = (descriptor & 0x1f, u64::from(stream & ((1 << split) - 1)));
         if span == 0 || index >= 1 << (span - 1) {
             return Err(Reason::BadStream);
@@ -247,35 +254,38 @@ impl Core {
     }
 
     /// A level-1 descriptor may be kept whatever it says (§5.1.1).
-    fn level1_descriptor(&mut self, pa: u64) -> Result<u64, Reason> {
-        if let Some((_, descriptor, _)) = self.smmu.level1.iter().find(|(at, ..)| *at == pa) {
+    fn level1_descriptor(&mut self, smmu: usize, pa: u64) -> Result<u64, Reason> {
+        if let Some((_, descriptor, _)) = self.smmus[smmu].level1.iter().find(|(at, ..)| *at == pa) {
             return Ok(*descriptor);
         }
-        let descriptor = self.fetch_structure(pa)?;
-        self.smmu.level1.push((pa, descriptor, self.step));
+        let descriptor = self.fetch_structure(smmu, pa)?;
+        self.smmus[smmu].level1.push((pa, descriptor, self.step));
         Ok(descriptor)
     }
 
-    pub(super) fn forget_config(&mut self, invalidation: ConfigInvalidation) {
+    pub(super) fn forget_config(&mut self, smmu: usize, invalidation: ConfigInvalidation) {
         let ConfigInvalidation { stream, leaf, begun } = invalidation;
-        let Self { smmu, random, tally, parameters, .. } = self;
-        smmu.stes.retain_mut(|s| {
+        let Self { smmus, random, tally, .. } = self;
+        let Smmu { stes, has, .. } = &mut smmus[smmu];
+        stes.retain_mut(|s| {
             let covered = s.born <= begun && stream.is_none_or(|of| of == s.stream);
-            let stays = covered && parameters.smmu.outliving && !s.spared && random.coin();
+            let stays = covered && has.outliving && !s.spared && random.coin();
             s.spared |= stays;
             tally.outlived += u64::from(stays);
             !covered || stays
         });
         if !leaf {
-            self.smmu.level1.retain(|(.., born)| *born > begun);
+            self.smmus[smmu].level1.retain(|(.., born)| *born > begun);
         }
-        self.smmu.reset_config &= stream.is_some();
+        self.smmus[smmu].reset_config &= stream.is_some();
     }
 
     /// The trees of the STEs that are cached.
-    pub fn cached_regimes(&self) -> impl Iterator<Item = Regime> {
-        self.smmu.stes.iter().filter_map(|ste| match ste.decode() {
-            Decoded::Regime(regime) => Some(regime),
+    pub fn cached_regimes(&self) -> impl Iterator<Item = (usize, Regime)> {
+        let stes =
+            self.smmus.iter().enumerate().flat_map(|(i, smmu)| smmu.stes.iter().map(move |ste| (i, ste)));
+        stes.filter_map(|(smmu, ste)| match ste.decode() {
+            Decoded::Regime(regime) => Some((smmu, regime)),
             Decoded::Refused(_) => None,
         })
     }
@@ -283,7 +293,14 @@ impl Core {
     /// A queue or stream table that lies in the `bytes` from `first` and is in use.
     pub fn smmu_structure(&self, first: u64, bytes: u64) -> Option<String> {
         let inside = |pa: u64| pa.wrapping_sub(first) < bytes;
-        let Smmu { cr0ack, strtab_base, cmdq_base, eventq_base, .. } = self.smmu;
+        self.smmus.iter().find_map(|smmu| smmu.structure(inside)).map(|name| format!("{name} lies in it"))
+    }
+}
+
+impl Smmu {
+    /// A queue or stream table that is in use, and of which something is `inside`.
+    fn structure(&self, inside: impl Fn(u64) -> bool) -> Option<&'static str> {
+        let Self { cr0ack, strtab_base, cmdq_base, eventq_base, .. } = *self;
         let structures = [
             (SMMUEN, strtab_base, "the stream table"),
             (super::CMDQEN, cmdq_base, "the Command queue"),
@@ -292,6 +309,6 @@ impl Core {
         let used = |(enable, base, _): &(u32, u64, &str)| {
             cr0ack & enable != 0 && inside(base & 0x00ff_ffff_ffff_ffc0)
         };
-        structures.iter().find(|s| used(s)).map(|(_, _, name)| format!("{name} lies in it"))
+        structures.into_iter().find(used).map(|(_, _, name)| name)
     }
 }

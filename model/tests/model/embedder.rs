@@ -234,13 +234,13 @@ fn a_device_that_a_silent_smmu_does_not_let_go_stays_with_its_guest() {
     let smmu = bring_up(&machine, machine.smmu());
     let mut guest = guest(&machine);
     let device = guest.attach(&smmu, STREAMS[0], DmaTier::Hardware).unwrap();
-    machine.set_dead(true);
+    machine.smmu().set_dead(true);
     let refused = guest.detach(device).unwrap_err();
     assert!(matches!(refused.error, GuestError::Smmu(SmmuError::Command(_))), "{refused}");
     let guest_back = guest.end().unwrap_err();
     assert_eq!(guest_back.devices, 1);
     let mut guest = guest_back.guest;
-    machine.set_dead(false);
+    machine.smmu().set_dead(false);
     // It catches up with what is in its queue.
     machine.run(1000);
     guest.detach(refused.device).unwrap();
@@ -258,11 +258,11 @@ fn a_guest_says_at_its_end_how_many_frames_stay_out_of_use() {
     let device = guest.attach(&smmu, STREAMS[0], DmaTier::Hardware).unwrap();
     guest.start(ram()).unwrap();
     let free = machine.free_frames() + guest.space().dma_totals().1 as usize;
-    machine.set_dead(true);
+    machine.smmu().set_dead(true);
     assert_eq!(guest.stop(), Err(GuestError::Log(LogError::Untrusted)));
     // The SMMU was not seen to forget the four tables of pages; with them goes the frame in which they are listed.
     assert_eq!(guest.space().quarantined_frames(), 5);
-    machine.set_dead(false);
+    machine.smmu().set_dead(false);
     machine.run(1000);
     guest.detach(device).unwrap();
     let (held, root_and_log) = (machine.free_frames(), guest.space().cpu_view().tree.tables() as usize);

@@ -43,7 +43,7 @@ fn each_command_error_is_told_and_the_queue_goes_on() {
         let machine = Machine::new(Parameters::new(seed as u64));
         let smmu = bring_up(&machine, machine.smmu());
         for index in 0..4 {
-            machine.fail_next_command(code);
+            machine.smmu().fail_next_command(code);
             assert_eq!(smmu.invalidate(CPU_VMID, page(index)), Err(DmaTlbError::Command(code)), "{code}");
             assert_eq!(smmu.invalidate(CPU_VMID, page(index)), Ok(()), "{code}");
         }
@@ -57,7 +57,7 @@ fn refused_invalidation_of_a_last_use_quarantines_the_vmid() {
     let machine = Machine::new(Parameters::new(1));
     let smmu = bring_up(&machine, machine.smmu());
     let vmid = smmu.alloc_vmid().unwrap();
-    machine.fail_next_command(1);
+    machine.smmu().fail_next_command(1);
     assert!(matches!(smmu.free_vmid(vmid), Err(SmmuError::Command(_))));
     assert_eq!(smmu.free_vmid(vmid), Err(SmmuError::VmidQuarantined(vmid)));
     assert_eq!(smmu.quarantined(), Quarantined { vmids: 1, ..Quarantined::default() });
@@ -68,7 +68,7 @@ fn sync_that_never_completes_is_a_time_out_and_the_queue_recovers_with_it() {
     for seed in 0..8 {
         let machine = Machine::new(Parameters::new(seed));
         let smmu = bring_up(&machine, machine.smmu());
-        machine.hold_syncs(true);
+        machine.smmu().hold_syncs(true);
         let begun = machine.now_us();
         assert_eq!(smmu.invalidate(CPU_VMID, Scope::All), Err(DmaTlbError::Timeout));
         let waited = machine.now_us() - begun;
@@ -76,7 +76,7 @@ fn sync_that_never_completes_is_a_time_out_and_the_queue_recovers_with_it() {
         // Nobody waits as long again.
         assert_eq!(smmu.sync(), Err(DmaTlbError::Timeout));
         assert!(machine.now_us() - begun < waited + 100);
-        machine.hold_syncs(false);
+        machine.smmu().hold_syncs(false);
         machine.run(2000);
         assert_eq!(smmu.sync(), Ok(()));
         assert_eq!(quiet(&machine), Ok(()));

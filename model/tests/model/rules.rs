@@ -131,7 +131,7 @@ fn command_queue_is_never_overfilled() {
     let machine = Machine::new(Parameters::new(6));
     let _smmu = bring_up(&machine, machine.smmu());
     let port = machine.smmu();
-    machine.set_dead(true);
+    machine.smmu().set_dead(true);
     // 16 entries: one more than that.
     let cons = port.read32(Register32::CmdqCons) & 0x1f;
     port.write32(Register32::CmdqProd, (cons + 17) & 0x1f);
@@ -142,7 +142,7 @@ fn command_queue_is_never_overfilled() {
 fn command_that_is_refused_is_reported_and_the_queue_goes_on() {
     let machine = Machine::new(Parameters::new(7));
     let smmu = bring_up(&machine, machine.smmu());
-    machine.fail_next_command(1);
+    machine.smmu().fail_next_command(1);
     assert_eq!(smmu.invalidate(CPU_VMID, Scope::All), Err(DmaTlbError::Command(1)));
     assert_eq!(smmu.invalidate(CPU_VMID, Scope::All), Ok(()));
     assert_eq!(quiet(&machine), Ok(()));
@@ -152,10 +152,10 @@ fn command_that_is_refused_is_reported_and_the_queue_goes_on() {
 fn smmu_that_stops_answering_is_a_time_out_and_not_a_hang() {
     let machine = Machine::new(Parameters::new(8));
     let smmu = bring_up(&machine, machine.smmu());
-    machine.set_dead(true);
+    machine.smmu().set_dead(true);
     assert_eq!(smmu.sync(), Err(DmaTlbError::Timeout));
     let dead = Machine::new(Parameters::new(9));
-    dead.set_dead(true);
+    dead.smmu().set_dead(true);
     assert!(Smmu::new(&dead, dead.smmu(), &options()).is_err());
 }
 
@@ -322,7 +322,7 @@ fn start_at_bbml_1_whose_invalidation_is_refused_is_undone_and_leaves_nt_nowhere
         let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
         let blocks = vm.space.dma_totals();
         // The first command of the start is that between nT and the swap.
-        machine.fail_next_command(1);
+        machine.smmu().fail_next_command(1);
         assert!(vm.start().is_err_and(|error| error.contains("undone")), "seed {seed}");
         assert_eq!((vm.no_nt_left(), vm.space.dma_totals()), (Ok(()), blocks), "seed {seed}");
         assert_eq!((vm.start(), vm.sync(), vm.stop()), (Ok(()), Ok(()), Ok(())), "seed {seed}");

@@ -286,17 +286,17 @@ fn stopped_in_silence(seed: u64, deaf: bool) -> Result<u64, String> {
         let tlb = Deaf(&smmu);
         let mut vm = Vm::new(&machine, &machine, &smmu, &tlb, Plan::new(DmaTier::Hardware));
         vm.start()?;
-        machine.set_dead(true);
+        machine.smmu().set_dead(true);
         vm.stop().map(|()| 0)
     } else {
         let mut vm = Vm::new(&machine, &machine, &smmu, &smmu, Plan::new(DmaTier::Hardware));
         vm.start()?;
-        machine.set_dead(true);
+        machine.smmu().set_dead(true);
         let untrusted = strandline::dirty_log::LogError::Untrusted.to_string();
         assert_eq!(vm.stop(), Err(untrusted));
         quiet(&machine)?;
         // The SMMU comes back; what is handed out and used meanwhile is not what it was silent about.
-        machine.set_dead(false);
+        machine.smmu().set_dead(false);
         machine.run(2000);
         while let Some(block) = strandline::frames::Frames::alloc(&machine, 0) {
             strandline::hw::Memory::fill(&machine, block.pa(), 512, |_| !0);

@@ -47,7 +47,7 @@ impl<'a> StallDesk<'a> {
     pub fn are_due(&self, machine: &Machine) -> bool {
         // What a silent SMMU could not be told waits here until it answers again.
         let waits = || self.queue.try_borrow().is_ok_and(|q| q.as_ref().is_some_and(|(_, q)| !q.is_empty()));
-        self.busy.get() && (machine.has_events() || machine.smmu_answers() && waits()) && {
+        self.busy.get() && (machine.has_events() || machine.smmus_answer() && waits()) && {
             let turn = self.turns.get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
             self.turns.set(turn);
             turn >> 61 == 0

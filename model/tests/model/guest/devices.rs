@@ -171,7 +171,7 @@ impl Guest<'_> {
             Ok(vmid) if vmid == view.vmid => {}
             Err(AttachError::View(_)) if self.excused(answered) => {
                 self.met.dead_detaches += 1;
-                self.machine().quarantine_vmid(view.vmid);
+                self.machine().smmu().quarantine_vmid(view.vmid);
                 let left = self.host.space().quarantined_frames() - quarantined;
                 // Of two trees the SMMU may have forgotten one before.
                 if left != linked && left != linked + other {

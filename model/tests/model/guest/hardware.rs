@@ -29,13 +29,13 @@ impl Guest<'_> {
             self.silent = true;
             self.met.deaths += 1;
             let moment = if self.dice.chance(512) { self.dice.below(soon) } else { 0 };
-            self.machine().die_after(moment);
+            self.machine().smmu().die_after(moment);
         }
     }
 
     fn revive(&mut self) {
         self.silent = false;
-        self.machine().set_dead(false);
+        self.machine().smmu().set_dead(false);
         let pause = self.dice.below(200);
         self.host.run(pause);
     }
@@ -61,7 +61,7 @@ impl Guest<'_> {
 
     /// Whether the SMMU answers, and nothing from before is left to be answered.
     pub(super) fn answers(&self) -> bool {
-        self.machine().smmu_answers()
+        self.machine().smmus_answer()
     }
 
     /// Whether an operation may fail which began when the SMMU `answered`, or did not.

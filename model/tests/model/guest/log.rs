@@ -32,7 +32,7 @@ impl Guest<'_> {
         // which is being undone.
         let refusing = self.dice.chance(self.mix.refusal) && !self.machine().next_hold_fails();
         if refusing {
-            self.machine().fail_next_command(1);
+            self.machine().smmu().fail_next_command(1);
         }
         match granule {
             Granule::Fixed(size) => self.machine().log_start_begins_of(size),
@@ -76,12 +76,12 @@ impl Guest<'_> {
                 self.el2_tells(page);
             }
             if self.dice.chance(96) {
-                self.machine().fail_no_command();
+                self.machine().smmu().fail_no_command();
                 self.stop()?;
                 return self.abandoned(&before, quarantined);
             }
         }
-        self.machine().fail_no_command();
+        self.machine().smmu().fail_no_command();
         self.machine().log_started();
         self.met.starts += 1;
         self.met.starts_by_blocks += u64::from(granule == Granule::Fixed(PageSize::Size2M));
@@ -126,14 +126,14 @@ impl Guest<'_> {
         if !right {
             return Err(format!("start of {range} failed: {error}"));
         }
-        self.machine().fail_no_command();
+        self.machine().smmu().fail_no_command();
         self.met.refused_starts += 1;
         self.check_unchanged("start", before)
     }
 
     /// A start that was given up has taken nothing, but for what hardware that was silent made it leave behind.
     fn abandoned(&mut self, before: &Snapshot, quarantined: usize) -> Outcome {
-        self.machine().fail_no_command();
+        self.machine().smmu().fail_no_command();
         self.met.abandoned_starts += 1;
         self.check_nt()?;
         let after = self.snapshot();
