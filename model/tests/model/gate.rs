@@ -20,11 +20,18 @@ pub struct Gate<'a> {
     pub switches: Cell<u64>,
     /// What it is taken to bear where sizes change, if less than it does.
     less: Option<SizeChange>,
+    /// It is the second one behind the VM, whose commands some kinds of mischief leave out.
+    second: bool,
 }
 
 impl<'a> Gate<'a> {
     pub fn new(host: &'a Host<'a>, driver: &'a Driver<'a>) -> Self {
-        Self { host, driver, late: Cell::new(None), switches: Cell::new(0), less: None }
+        Self { host, driver, late: Cell::new(None), switches: Cell::new(0), less: None, second: false }
+    }
+
+    /// That of the second SMMU.
+    pub fn to_the_second(host: &'a Host<'a>, driver: &'a Driver<'a>) -> Self {
+        Self { second: true, ..Self::new(host, driver) }
     }
 
     /// The same, as if the SMMU bore less: another one behind the same VM.
@@ -39,7 +46,10 @@ impl<'a> Gate<'a> {
 
 impl DmaTlb for Gate<'_> {
     fn sync(&self) -> Result<(), DmaTlbError> {
-        self.host.driving(|| self.driver.sync())
+        match self.host.mischief {
+            Mischief::SecondSmmuNotSynced if self.second => Ok(()),
+            _ => self.host.driving(|| self.driver.sync()),
+        }
     }
 
     fn invalidate(&self, vmid: Vmid, scope: Scope) -> Result<(), DmaTlbError> {
@@ -51,6 +61,7 @@ impl DmaTlb for Gate<'_> {
             Mischief::StallViewNotInvalidated if matches!(scope, Scope::Range { leaf_only: true, .. }) => {
                 Ok(())
             }
+            Mischief::SecondSmmuNotInvalidated if self.second => Ok(()),
             _ => self.host.driving(|| self.driver.invalidate(vmid, scope)),
         }
     }

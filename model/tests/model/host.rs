@@ -56,6 +56,10 @@ pub enum Mischief {
     AnsweredTwice,
     /// A stall view that was cleaned is not invalidated.
     StallViewNotInvalidated,
+    /// Of two SMMUs one alone is asked to make its updates visible.
+    SecondSmmuNotSynced,
+    /// Of two SMMUs one alone is invalidated.
+    SecondSmmuNotInvalidated,
 }
 
 const WRITE: u64 = 1 << 7;

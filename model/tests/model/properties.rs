@@ -25,6 +25,9 @@ const EVEN: Mix = Mix {
 const ADAPTIVE: Mix = Mix { adaptive: 900, toggle: 32, remap: 64, ..EVEN };
 /// With an SMMU that stops answering now and then.
 const FATAL: Mix = Mix { death: 64, mixed: 256, replug: 96, ..EVEN };
+/// With two SMMUs, one of which stops answering now and then: which of them a start asks first, and so whether a command that
+/// is refused is the start's own, nobody knows.
+const TWO_FATAL: Mix = Mix { refusal: 0, ..FATAL };
 /// SMMU_IIDR of an MMU-700 r1p0.
 const MMU_700: u32 = 0x4871_043b;
 /// Steps of a life.
@@ -92,6 +95,21 @@ fn strange_switching(seed: u64) -> Parameters {
     (parameters.smmu.bbml, parameters.pes.lse2, parameters.smmu.coherent) = (0, true, true);
     parameters.smmu.ste_entries = 1 + (seed % 3) as usize;
     parameters
+}
+
+/// Two SMMUs behind one VM, one device behind each, that are strange each in its own way.
+fn two(seed: u64) -> Parameters {
+    let mut parameters = strange(seed);
+    // Of another phase of everything that a seed says.
+    parameters.second = Some(strange(seed * 5 + 2).smmu);
+    parameters.pes.lse2 = seed % 4 < 2;
+    parameters
+}
+
+/// Two SMMUs of the main line.
+fn twins(seed: u64) -> Parameters {
+    let parameters = exact(seed);
+    Parameters { second: Some(Parameters::new(seed).smmu), ..parameters }
 }
 
 /// Several vCPUs without FEAT_HAFDBS.
@@ -206,6 +224,35 @@ fn views_that_bear_different_changes_of_size_keep_all_promises_together() {
     assert!(met.splits > 550 && met.merges > 480 && met.syncs > 1_500 && met.clears > 500);
     assert!(met.attaches_under_log > 190 && met.detaches_under_log > 270 && met.unmaps_under_log > 250);
     assert!(met.tally.two_sizes > 500 && met.abandoned_starts > 90 && met.starts_by_blocks > 40);
+}
+
+#[test]
+fn two_smmus_of_different_ability_behind_one_vm_keep_all_promises_together() {
+    let met = lives(150_000..150_240, Mix { replug: 96, ..EVEN }, two);
+    assert!(met.splits > 1_200 && met.merges > 1_000 && met.syncs > 2_900 && met.clears > 900);
+    assert!(met.attaches_under_log > 290 && met.detaches_under_log > 450 && met.unmaps_under_log > 450);
+    assert!(met.weakened > 55 && met.weaker_refused > 55 && met.switches > 35 && met.stalls_recorded > 5_000);
+    assert!(met.tally.outlived > 26_000 && met.tally.lines_cleaned > 150_000 && met.tally.two_sizes > 1_700);
+    assert!(met.tally.translated_refused > 10_000 && met.tally.races > 900 && met.tally.held_back > 8_000);
+}
+
+#[test]
+fn a_second_smmu_that_stops_answering_makes_the_log_untrusted() {
+    let met = lives(160_000..160_120, TWO_FATAL, two);
+    assert!(met.deaths > 400 && met.untrusted_syncs > 85 && met.syncs > 1_300 && met.splits > 750);
+    assert!(met.dead_starts > 35 && met.dead_stops > 35 && met.dead_unmaps > 25 && met.dead_detaches > 4);
+    assert!(met.quarantined > 140);
+}
+
+#[test]
+fn adaptive_logs_behind_two_smmus_keep_all_promises_too() {
+    let met = lives(170_000..170_120, ADAPTIVE, |seed| {
+        let mut parameters = adapting(seed);
+        parameters.second = Some(adapting(seed * 3 + 1).smmu);
+        parameters
+    });
+    assert!(met.adaptive_starts > 150 && met.splits_by_syncs > 600 && met.merges_by_syncs > 300);
+    assert!(met.splits_refused > 190 && met.syncs > 6_000 && met.reported > 750_000);
 }
 
 #[test]
@@ -356,6 +403,17 @@ fn block_that_keeps_nt_after_a_start_was_given_up_is_noticed() {
 }
 
 #[test]
+fn second_smmu_that_is_not_synced_loses() {
+    assert!(caught(Mischief::SecondSmmuNotSynced, twins).contains("lost"));
+}
+
+#[test]
+fn second_smmu_that_is_not_invalidated_loses() {
+    let account = caught(Mischief::SecondSmmuNotInvalidated, twins);
+    assert!(["lost", "FrameInUse", "still caches"].iter().any(|what| account.contains(what)));
+}
+
+#[test]
 fn stalled_write_that_is_tried_again_before_the_invalidation_is_noticed() {
     assert!(caught(Mischief::ResumedBeforeInvalidation, stalling).contains("ResumedTooEarly"));
 }
@@ -402,5 +460,7 @@ fn soak_of_random_lives() {
     met += lives(first..end, Mix { lesser: true, ..FATAL }, machine);
     met += lives(first..end, FATAL, strange);
     met += lives(first..end, FATAL, strange_switching);
+    met += lives(first..end, EVEN, two);
+    met += lives(first..end, TWO_FATAL, two);
     println!("{} steps a second", met.tally.steps / began.elapsed().as_secs().max(1));
 }

@@ -13,7 +13,8 @@ use crate::host::{Driver, Host, Mischief, Space, Stalls};
 /// The stalled transactions of a host, and where each stream belongs.
 #[derive(Default)]
 pub struct StallDesk<'a> {
-    queue: RefCell<Option<(&'a Driver<'a>, Stalls<'a>)>>,
+    /// Of each SMMU.
+    queues: RefCell<Vec<(&'a Driver<'a>, Stalls<'a>)>>,
     /// The view of each stream.
     routes: RefCell<Vec<(StreamId, usize)>>,
     answering: Cell<bool>,
@@ -29,8 +30,8 @@ pub struct StallDesk<'a> {
 }
 
 impl<'a> StallDesk<'a> {
-    pub fn open(&self, smmu: &'a Driver<'a>) {
-        *self.queue.borrow_mut() = Some((smmu, Stalls::new(smmu)));
+    pub fn open(&self, smmus: &[&'a Driver<'a>]) {
+        *self.queues.borrow_mut() = smmus.iter().map(|smmu| (*smmu, Stalls::new(smmu))).collect();
     }
 
     /// `stream` goes through view `index`, and `may_stall`.
@@ -46,7 +47,7 @@ impl<'a> StallDesk<'a> {
     /// Whether somebody gets round to it now.
     pub fn are_due(&self, machine: &Machine) -> bool {
         // What a silent SMMU could not be told waits here until it answers again.
-        let waits = || self.queue.try_borrow().is_ok_and(|q| q.as_ref().is_some_and(|(_, q)| !q.is_empty()));
+        let waits = || self.queues.try_borrow().is_ok_and(|queues| queues.iter().any(|(_, q)| !q.is_empty()));
         self.busy.get() && (machine.has_events() || machine.smmus_answer() && waits()) && {
             let turn = self.turns.get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
             self.turns.set(turn);
@@ -56,18 +57,23 @@ impl<'a> StallDesk<'a> {
 
     /// Reads what event records there are, and answers what has stalled.
     pub fn attend(&self, host: &Host<'a>, space: &Space<'a>) {
-        let Ok(mut desk) = self.queue.try_borrow_mut() else { return };
-        let Some((smmu, queue)) = desk.as_mut() else { return };
+        let Ok(mut queues) = self.queues.try_borrow_mut() else { return };
         self.answering.set(true);
+        for (smmu, queue) in queues.iter_mut() {
+            self.attend_to(host, space, smmu, queue);
+        }
+        self.answering.set(false);
+    }
+
+    fn attend_to(&self, host: &Host<'a>, space: &Space<'a>, smmu: &'a Driver<'a>, queue: &mut Stalls<'a>) {
         loop {
             let more = host.driving(|| queue.take_in(|event| self.told(host, space, event))).more;
             while self.answer_next(host, space, smmu, queue) {}
             // Where the SMMU is silent what waits keeps its place.
             if !more || !queue.is_empty() {
-                break;
+                return;
             }
         }
-        self.answering.set(false);
     }
 
     fn answer_next(
@@ -116,10 +122,12 @@ impl<'a> StallDesk<'a> {
         }
     }
 
-    /// Takes `stream` away.
-    pub fn detach(&self, host: &Host<'a>, stream: StreamId) -> Result<(), SmmuError> {
-        let mut desk = self.queue.borrow_mut();
-        let Some((_, queue)) = desk.as_mut() else { return Ok(()) };
+    /// Takes `stream` away, which is behind `smmu`.
+    pub fn detach(&self, host: &Host<'a>, smmu: &'a Driver<'a>, stream: StreamId) -> Result<(), SmmuError> {
+        let mut queues = self.queues.borrow_mut();
+        let Some((_, queue)) = queues.iter_mut().find(|(of, _)| std::ptr::eq(*of, smmu)) else {
+            return Ok(());
+        };
         host.driving(|| queue.detach(stream, |_| ()))?;
         self.routes.borrow_mut().retain(|(of, _)| *of != stream);
         Ok(())

@@ -33,17 +33,14 @@ impl Guest<'_> {
 
     /// The weakest tier of the devices.
     pub(super) fn weakest(&self) -> DmaTier {
-        match self.views {
-            [None, None] => DmaTier::None,
-            _ if self.assumes() => DmaTier::Assume,
-            _ => self.tier,
-        }
+        let tiers = self.views.iter().flatten().map(|view| view.tier);
+        tiers.max_by_key(|tier| tier.code()).unwrap_or(DmaTier::None)
     }
 
     /// Ends what hardware did not complete, if it may stall: what it had stalled waits for that.
     pub(super) fn leave(&mut self) -> Outcome {
         for stream in 0..2 {
-            if self.leaving[stream] && self.tier == DmaTier::Stall && self.answers() {
+            if self.leaving[stream] && self.tiers[stream] == DmaTier::Stall && self.answers() {
                 self.unplug(stream)?;
             }
         }
@@ -54,27 +51,29 @@ impl Guest<'_> {
         self.exhaust();
         let before = self.snapshot();
         let answered = self.answers();
-        let vmid = match self.host.driving(|| self.smmu.alloc_vmid()) {
+        let vmid = match self.host.driving(|| self.smmus[stream].alloc_vmid()) {
             Ok(vmid) => vmid,
             Err(_) if self.excused(answered) => return self.check_unchanged("a VMID", &before),
             Err(error) => return Err(error.to_string()),
         };
-        let tier = if self.dice.chance(self.mix.mixed) { DmaTier::Assume } else { self.tier };
+        let tier = if self.dice.chance(self.mix.mixed) { DmaTier::Assume } else { self.tiers[stream] };
         let weakening = if self.dice.chance(512) { Weakening::Refused } else { Weakening::Accepted };
         let under_log = matches!(self.log.state(), LogState::On | LogState::Untrusted);
-        let weaker = under_log
-            && tier == DmaTier::Assume
-            && matches!(self.weakest(), DmaTier::Hardware | DmaTier::Stall);
-        let walker = DmaWalker { tlb: &self.gates[stream], vmid, coherent: self.smmu.features().coherent };
+        let weakest = self.weakest();
+        let weaker = under_log && weakest != DmaTier::None && tier.code() > weakest.code();
+        let smmu = self.smmus[stream];
+        let walker = DmaWalker { tlb: &self.gates[stream], vmid, coherent: smmu.features().coherent };
         let answered = self.answers();
         let attached = self.log.attach_view(self.host, &mut self.host.space_mut(), walker, tier, weakening);
         let index = match attached {
             Ok(index) if !weaker || weakening == Weakening::Accepted => index,
-            Err(error) => return self.refused_view(error, weaker, answered, vmid, &before),
+            Err(error) => {
+                return self.refused_view(stream, error, weaker.then_some(tier), answered, vmid, &before);
+            }
             Ok(_) => return Err("a log was made weaker, which was not allowed".to_owned()),
         };
         // Some views do without what their SMMU can do.
-        if self.smmu.features().httu == Httu::TableAccessFlag && self.dice.chance(896) {
+        if smmu.features().httu == Httu::TableAccessFlag && self.dice.chance(896) {
             self.host.space_mut().use_table_flags(self.host, index);
         }
         self.met.weakened += u64::from(weaker);
@@ -88,14 +87,15 @@ impl Guest<'_> {
     /// A view was refused: it had to be, and nothing has changed.
     fn refused_view(
         &mut self,
+        stream: usize,
         error: AttachError,
-        weaker: bool,
+        weaker: Option<DmaTier>,
         answered: bool,
         vmid: Vmid,
         before: &Snapshot,
     ) -> Outcome {
         match error {
-            AttachError::Weaker(DmaTier::Assume) if weaker => self.met.weaker_refused += 1,
+            AttachError::Weaker(tier) if weaker == Some(tier) => self.met.weaker_refused += 1,
             AttachError::Space(SpaceError::Map(MapError::OutOfFrames(_))) if !self.hoard.is_empty() => {
                 self.met.other_refusals += 1;
             }
@@ -104,7 +104,7 @@ impl Guest<'_> {
             _ => return Err(format!("attach failed: {error}")),
         }
         let answered = self.answers();
-        match self.host.driving(|| self.smmu.free_vmid(vmid)) {
+        match self.host.driving(|| self.smmus[stream].free_vmid(vmid)) {
             Err(error) if !self.excused(answered) => Err(error.to_string()),
             _ => self.check_unchanged("attach", before),
         }
@@ -114,17 +114,18 @@ impl Guest<'_> {
     fn go_through(&mut self, stream: usize, index: usize) -> Outcome {
         self.fate();
         let config = self.config(index);
-        let mut ste = self.smmu.view(&config).map_err(|e| e.to_string())?;
+        let smmu = self.smmus[stream];
+        let mut ste = smmu.view(&config).map_err(|e| e.to_string())?;
         let stalls = self.views[stream].is_some_and(|v| v.tier == DmaTier::Stall);
         if stalls {
-            ste = self.smmu.stalling(ste).map_err(|e| e.to_string())?;
+            ste = smmu.stalling(ste).map_err(|e| e.to_string())?;
         }
         self.host.stalls.route(STREAMS[stream], index, stalls);
         let answered = self.answers();
-        match self.host.driving(|| self.smmu.attach(STREAMS[stream], &ste)) {
+        match self.host.driving(|| smmu.attach(STREAMS[stream], &ste)) {
             Ok(()) => self.machine().set_active(STREAMS[stream], true),
             // The SMMU did not confirm an earlier detach: the device rests for good.
-            Err(SmmuError::StreamQuarantined(_)) if self.smmu.quarantined().streams > 0 => {}
+            Err(SmmuError::StreamQuarantined(_)) if smmu.quarantined().streams > 0 => {}
             Err(_) if self.excused(answered) => {}
             Err(error) => return Err(error.to_string()),
         }
@@ -150,7 +151,7 @@ impl Guest<'_> {
         let Some(view) = self.views[stream] else { return Ok(()) };
         self.machine().quiesce(STREAMS[stream]);
         let answered = self.answers();
-        match self.host.stalls.detach(self.host, STREAMS[stream]) {
+        match self.host.stalls.detach(self.host, self.smmus[stream], STREAMS[stream]) {
             Err(_) if self.excused(answered) => {
                 self.leaving[stream] = true;
                 return Ok(());
@@ -171,7 +172,7 @@ impl Guest<'_> {
             Ok(vmid) if vmid == view.vmid => {}
             Err(AttachError::View(_)) if self.excused(answered) => {
                 self.met.dead_detaches += 1;
-                self.machine().smmu().quarantine_vmid(view.vmid);
+                self.port(stream).quarantine_vmid(view.vmid);
                 let left = self.host.space().quarantined_frames() - quarantined;
                 // Of two trees the SMMU may have forgotten one before.
                 if left != linked && left != linked + other {
@@ -191,7 +192,7 @@ impl Guest<'_> {
         }
         self.met.detaches_under_log += u64::from(self.is_on());
         let answered = self.answers();
-        match self.host.driving(|| self.smmu.free_vmid(view.vmid)) {
+        match self.host.driving(|| self.smmus[stream].free_vmid(view.vmid)) {
             Err(error) if !self.excused(answered) => Err(error.to_string()),
             _ => Ok(()),
         }

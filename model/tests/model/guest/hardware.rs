@@ -29,13 +29,14 @@ impl Guest<'_> {
             self.silent = true;
             self.met.deaths += 1;
             let moment = if self.dice.chance(512) { self.dice.below(soon) } else { 0 };
-            self.machine().smmu().die_after(moment);
+            let which = if self.machine().second_smmu().is_some() { self.dice.below(2) as usize } else { 0 };
+            self.port(which).die_after(moment);
         }
     }
 
     fn revive(&mut self) {
         self.silent = false;
-        self.machine().smmu().set_dead(false);
+        (0..2).for_each(|stream| self.port(stream).set_dead(false));
         let pause = self.dice.below(200);
         self.host.run(pause);
     }

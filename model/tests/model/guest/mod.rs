@@ -21,7 +21,7 @@ use strandline::hw::{Barrier, Cpu, Tlbi};
 use strandline::smmu::{Errata, Options, Smmu};
 use strandline::stage2::Format;
 use strandline_abi::{CpuTier, DmaTier, LogState};
-use strandline_model::{Machine, Parameters, Window};
+use strandline_model::{Machine, Parameters, SmmuParameters, SmmuPort, Window};
 
 use crate::gate::Gate;
 use crate::host::{Driver, Host, Mischief};
@@ -38,12 +38,14 @@ const PAGES: u64 = 2048;
 /// A VM on a host.
 struct Guest<'a> {
     host: &'a Host<'a>,
-    smmu: &'a Driver<'a>,
-    /// The SMMU as the view of each stream has it.
+    /// The SMMU of each stream: one, or two.
+    smmus: [&'a Driver<'a>; 2],
+    /// The same, as the view of each stream has it.
     gates: &'a [Gate<'a>; 2],
     log: DirtyLog,
     cpu: CpuTier,
-    tier: DmaTier,
+    /// The best tier of each stream.
+    tiers: [DmaTier; 2],
     mix: Mix,
     vcpus: usize,
     /// The view of each stream.
@@ -71,16 +73,13 @@ type Outcome = Result<(), String>;
 impl<'a> Guest<'a> {
     fn new(
         host: &'a Host<'a>,
-        smmu: &'a Driver<'a>,
+        smmus: [&'a Driver<'a>; 2],
         gates: &'a [Gate<'a>; 2],
         parameters: &Parameters,
         mix: Mix,
     ) -> Self {
-        let tier = match (parameters.smmu.httu, parameters.smmu.stall_model) {
-            (2 | 3, _) => DmaTier::Hardware,
-            (_, 0) => DmaTier::Stall,
-            _ => DmaTier::Assume,
-        };
+        let tiers =
+            [parameters.smmu, parameters.second.unwrap_or(parameters.smmu)].map(|smmu| best_tier(&smmu));
         let cpu = if parameters.pes.hafdbs { CpuTier::Hardware } else { CpuTier::Faults };
         let format = Format::new(36).expect("36 bits");
         let mut space = AddressSpace::new(host, format, CPU_VMID).expect("frames");
@@ -94,16 +93,16 @@ impl<'a> Guest<'a> {
             space.map(host, region(i)).expect("frames");
         }
         host.open(space);
-        host.stalls.open(smmu);
+        host.stalls.open(&smmus[..if parameters.second.is_some() { 2 } else { 1 }]);
         let log = DirtyLog::new(cpu);
         let (views, mapped, dice) = ([None; 2], [true; 4], Dice(!parameters.seed));
         let mut guest = Self {
             host,
-            smmu,
+            smmus,
             gates,
             log,
             cpu,
-            tier,
+            tiers,
             mix: Mix::default(),
             vcpus: parameters.pes.count,
             views,
@@ -121,7 +120,7 @@ impl<'a> Guest<'a> {
         let window = Window { first: RAM.0, pages: PAGES };
         for (i, stream) in STREAMS.into_iter().enumerate() {
             guest.plug(i).expect("attached");
-            host.machine.add_device(stream, window);
+            guest.port(i).add_device(stream, window);
         }
         let space = host.space();
         let view = space.cpu_view();
@@ -135,6 +134,12 @@ impl<'a> Guest<'a> {
 
     fn machine(&self) -> &'a Machine {
         &self.host.machine
+    }
+
+    /// The SMMU of a stream.
+    fn port(&self, stream: usize) -> SmmuPort {
+        let second = if stream == 1 { self.machine().second_smmu() } else { None };
+        second.unwrap_or_else(|| self.machine().smmu())
     }
 
     fn is_on(&self) -> bool {
@@ -260,19 +265,38 @@ impl<'a> Guest<'a> {
     }
 }
 
+/// The best that is known of devices' writes behind an SMMU.
+fn best_tier(smmu: &SmmuParameters) -> DmaTier {
+    match (smmu.coherent, smmu.httu, smmu.stall_model) {
+        (true, 2 | 3, _) => DmaTier::Hardware,
+        (_, _, 0) => DmaTier::Stall,
+        _ => DmaTier::Assume,
+    }
+}
+
+/// The driver of the SMMU behind `port`.
+fn driver<'a>(host: &'a Host<'a>, port: SmmuPort, smmu: &SmmuParameters) -> Result<Driver<'a>, String> {
+    // Long enough for whoever answers at all.
+    let errata = if smmu.outliving { Errata::REPEAT } else { Errata::empty() };
+    let options = Options { timeout_us: 500, errata, ..options() };
+    Smmu::new(host, port, &options).map_err(|e| e.to_string())
+}
+
 /// A whole life of `steps` random steps on the machine of `parameters`.
 pub fn live(parameters: Parameters, mischief: Mischief, mix: Mix, steps: u64) -> Result<Met, String> {
     let host = Host::new(Machine::new(parameters), mischief);
-    // Long enough for whoever answers at all.
-    let errata = if parameters.smmu.outliving { Errata::REPEAT } else { Errata::empty() };
-    let options = Options { timeout_us: 500, errata, ..options() };
-    let smmu = Smmu::new(&host, host.machine.smmu(), &options).map_err(|e| e.to_string())?;
-    let second = match mix.lesser {
-        true => Gate::to_a_lesser_one(&host, &smmu, parameters.seed),
-        false => Gate::new(&host, &smmu),
+    let smmu = driver(&host, host.machine.smmu(), &parameters.smmu)?;
+    let second = match (host.machine.second_smmu(), &parameters.second) {
+        (Some(port), Some(second)) => Some(driver(&host, port, second)?),
+        _ => None,
     };
-    let gates = [Gate::new(&host, &smmu), second];
-    let mut guest = Guest::new(&host, &smmu, &gates, &parameters, mix);
+    let smmus = [&smmu, second.as_ref().unwrap_or(&smmu)];
+    let other = match mix.lesser {
+        true => Gate::to_a_lesser_one(&host, smmus[1], parameters.seed),
+        false => Gate::to_the_second(&host, smmus[1]),
+    };
+    let gates = [Gate::new(&host, smmus[0]), other];
+    let mut guest = Guest::new(&host, smmus, &gates, &parameters, mix);
     let space = host.space();
     let tables = space.cpu_view().tree.tables() + space.dma_totals().1;
     drop(space);
