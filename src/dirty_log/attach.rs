@@ -119,7 +119,8 @@ impl DirtyLog {
 
     /// Takes away DMA view `index`, which no stream uses any more: it is invalidated, then read once more (a log keeps
     /// what it knew, or in tiers that keep no dirty state every page a device might have written, once), then its
-    /// frames are free. Gives back its VMID, which is the caller's to give back.
+    /// frames are free. Gives back its VMID, which is the caller's to give back. Where the SMMU fell silent behind that, and did
+    /// not forget a second tree, that one's frames and VMID stay out of use, and are counted; the view is gone all the same.
     ///
     /// # Errors
     /// [`AttachError`]; nothing has been changed, unless it is [`AttachError::View`].

@@ -8,6 +8,8 @@ use strandline::hw::{
     TreeSwitch,
 };
 
+use strandline_model::SmmuPort;
+
 use crate::host::{Driver, Host, Mischief};
 
 /// The driver, which nobody else uses while it is at work.
@@ -41,6 +43,15 @@ impl<'a> Gate<'a> {
             _ => SizeChange::Never,
         };
         Self { less: Some(less), ..Self::new(host, driver) }
+    }
+}
+
+impl Gate<'_> {
+    /// The SMMU that the driver drives.
+    fn port(&self) -> SmmuPort {
+        let machine = &self.host.machine;
+        let second = if self.second { machine.second_smmu() } else { None };
+        second.unwrap_or_else(|| machine.smmu())
     }
 }
 
@@ -85,6 +96,9 @@ impl TreeSwitch for Gate<'_> {
     }
 
     fn end_vmid(&self, vmid: Vmid, forgotten: bool) {
+        if !forgotten {
+            self.port().quarantine_vmid(vmid);
+        }
         self.driver.end_vmid(vmid, forgotten);
     }
 

@@ -169,7 +169,16 @@ impl Guest<'_> {
         // Another tree may come to stand there in this very step.
         self.forget_trees();
         match detached {
-            Ok(vmid) if vmid == view.vmid => {}
+            Ok(vmid) if vmid == view.vmid => {
+                // It may have fallen silent behind the invalidation of the tree in use, and keep the other one.
+                let left = self.host.space().quarantined_frames() - quarantined;
+                if left != 0 && !(left == other && self.excused(answered)) {
+                    return Err(format!(
+                        "half done: detached, and {left} of {linked} and {other} tables are quarantined"
+                    ));
+                }
+                self.quarantined += left as usize;
+            }
             Err(AttachError::View(_)) if self.excused(answered) => {
                 self.met.dead_detaches += 1;
                 self.port(stream).quarantine_vmid(view.vmid);

@@ -239,7 +239,7 @@ impl<'a> Guest<'a> {
         let quarantined = self.quarantined;
         if free + quarantined != baseline {
             return Err(format!(
-                "half done: {baseline} frames were free before the VM, {free} after it, {quarantined} quarantined"
+                "half done: {baseline} frames were free before the VM, {free} after it, {quarantined} quarantined, {accounted} as the library counts"
             ));
         }
         if accounted != quarantined as u64 {
