@@ -107,6 +107,41 @@ impl Word for FakeWord {
     }
 }
 
+/// A word that somebody else changes when it has been read once.
+pub struct RacingWord {
+    first: Cell<Option<u64>>,
+    now: AtomicU64,
+}
+
+impl RacingWord {
+    /// One that reads `first`, and is `now` by then.
+    pub fn new(first: u64, now: u64) -> Self {
+        Self { first: Cell::new(Some(first)), now: AtomicU64::new(now) }
+    }
+}
+
+impl Word for RacingWord {
+    fn load(&self) -> u64 {
+        self.first.take().unwrap_or_else(|| Word::load(&self.now))
+    }
+
+    fn store(&self, value: u64) {
+        Word::store(&self.now, value);
+    }
+
+    fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
+        Word::compare_exchange(&self.now, current, new)
+    }
+
+    fn fetch_and(&self, mask: u64) -> u64 {
+        Word::fetch_and(&self.now, mask)
+    }
+
+    fn fetch_or(&self, mask: u64) -> u64 {
+        Word::fetch_or(&self.now, mask)
+    }
+}
+
 /// The machine: `frames` 4 KiB frames from [`Fake::BASE`], all in the pool at first.
 pub struct Fake {
     /// The words of each frame.

@@ -483,7 +483,8 @@ fn count_passes(word: &impl Word, dirty: bool, most: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::addr::Vmid;
-    use crate::fake::{Event, Fake, FakeTlb, take_trace};
+    use crate::fake::{Event, Fake, FakeTlb, RacingWord, take_trace};
+    use crate::stage2::descriptor::AF;
     use crate::stage2::{DmaWalker, Format};
 
     #[test]
@@ -499,5 +500,14 @@ mod tests {
         assert_eq!(settled(0x1000), [Event::Mark("S2_IPA + CMD_SYNC")]);
         assert_eq!(settled(0x3000), [Event::Mark("S12_VMALL + CMD_SYNC")]);
         assert_eq!(settled(0x4000), [Event::Mark("S12_VMALL + CMD_SYNC")]);
+    }
+    #[test]
+    fn a_pass_is_counted_beside_an_access_flag_that_hardware_sets_and_in_nothing_else() {
+        let table = descriptor::table(Pa(0x1000));
+        let flagged = RacingWord::new(table, table | AF);
+        assert_eq!(count_passes(&flagged, false, 3), 1);
+        assert_eq!(flagged.load(), table | AF | 1 << COLD_SHIFT);
+        let foreign = RacingWord::new(table, 0x5003);
+        assert_eq!((count_passes(&foreign, false, 3), foreign.load()), (0, 0x5003));
     }
 }

@@ -224,6 +224,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_leaf_permits_is_what_it_was_made_for() {
+        let rights = |level, rights| match Entry::at(level, leaf(level, Pa(0x4000_0000), rights)) {
+            Entry::Leaf(leaf) => leaf.rights(),
+            _ => panic!("no leaf"),
+        };
+        for level in 1..=3 {
+            assert_eq!(
+                [RO, Rights::RAM, Rights::DEVICE].map(|r| rights(level, r)),
+                [RO, Rights::RAM, Rights::DEVICE]
+            );
+        }
+    }
+
+    #[test]
     fn each_constant_is_the_bit_the_specification_names() {
         assert_eq!(
             (VALID, TABLE_OR_PAGE, S2AP_READ, S2AP_WRITE, AF, BLOCK_NT, DBM, CONTIGUOUS),

@@ -86,6 +86,7 @@ mod tests {
     fn start_level_and_root_tables_follow_the_input_size() {
         let shape = |bits| {
             let f = Format::new(bits).unwrap();
+            assert_eq!(f.root_entries(), 512 << f.root_order());
             (f.t0sz(), f.start_level(), f.sl0(), f.root_order())
         };
         assert_eq!(shape(32), (32, 1, 1, 0));

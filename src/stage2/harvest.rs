@@ -234,3 +234,16 @@ impl Run {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::RacingWord;
+
+    #[test]
+    fn a_leaf_that_somebody_else_cleans_between_look_and_clean_is_his_to_report() {
+        let dirty = VALID | LOGGED | S2AP_WRITE;
+        assert!(harvest_word(&RacingWord::new(dirty, dirty), Harvest::Clean));
+        assert!(!harvest_word(&RacingWord::new(dirty, dirty & !S2AP_WRITE), Harvest::Clean));
+    }
+}

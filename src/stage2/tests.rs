@@ -4,11 +4,12 @@ mod bad_input;
 mod harvest;
 mod nt;
 mod prune;
+mod shapes;
 mod table_flags;
 
 use crate::addr::{Ipa, IpaRange, Pa, PageSize, Vmid};
 use crate::fake::{Event, Fake, FakeTlb, take_trace};
-use crate::frames::Frames;
+use crate::frames::{Frames, OutOfFrames};
 use crate::hw::{Barrier, Cpu, DmaTlbError, HoldTimeout, SizeChange, Tlbi, Vttbr};
 use crate::stage2::descriptor::{self, LeafState};
 use crate::stage2::{

@@ -3,6 +3,8 @@
 use super::*;
 use crate::addr::PageSize;
 use crate::dirty_log::{Adapting, Granule, Policy, Statistics};
+use crate::fake::take_loads;
+use crate::hw::Cpu;
 use crate::stage2::{LeafCounts, LeafState};
 
 const QUICK: Policy = Policy { cold_passes: 2, splits: 64, reserve: 4 };
@@ -108,7 +110,7 @@ fn a_region_that_stays_clean_for_the_passes_of_the_policy_is_a_block_again() {
     device_writes(&fake, &space, RAM + 0x1000);
     assert_eq!([pass(&mut space), pass(&mut space), pass(&mut space)], [(1, 0, 0); 3]);
     assert_eq!(pass(&mut space), (1, 1, 0));
-    assert_eq!((leaves(&space).blocks_2m, fake.free_frames()), (4, free));
+    assert_eq!((leaves(&space).blocks_2m, leaves(&space).pages_4k, fake.free_frames()), (4, 1, free));
     // It is writable-clean: what is written next is found.
     device_writes(&fake, &space, RAM + 0x1000);
     assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap().len(), 512);
@@ -341,6 +343,110 @@ fn an_invalidation_that_fails_makes_the_log_untrusted_and_quarantines_what_was_m
     tlb.silent_at.set(Some(tlb.commands().syncs + 2));
     assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)), Err(LogError::Untrusted));
     assert_eq!((space.quarantined_frames(), log.state()), (1, LogState::Untrusted));
+}
+
+#[test]
+fn each_table_that_was_merged_is_quarantined_when_an_invalidation_fails() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = adapting_space(&fake, &tlb, 8 * M);
+    let all = range(RAM, 8 * M);
+    let mut log = adaptive_log(&fake, &mut space, all, Policy { cold_passes: 1, ..QUICK });
+    for i in 0..3 {
+        device_writes(&fake, &space, RAM + i * 2 * M);
+    }
+    sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap();
+    tlb.silent_at.set(Some(tlb.commands().syncs + 2));
+    assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)), Err(LogError::Untrusted));
+    assert_eq!(space.quarantined_frames(), 3);
+}
+
+#[test]
+fn a_pass_that_meets_a_foreign_descriptor_counts_what_it_split_and_frees_the_rest() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = adapting_space(&fake, &tlb, 8 * M);
+    let all = range(RAM, 8 * M);
+    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let free = fake.free_frames();
+    for i in 0..3 {
+        cpu_writes(&fake, &space, RAM + i * 2 * M);
+    }
+    // Somebody else takes the second block away while its table is made.
+    let second = space.cpu.tree.walk(&fake, Ipa(RAM + 2 * M)).0.pa;
+    fake.intruder.set(Some((fake.now_us() + 3, second, 0)));
+    assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(CPU)), Err(LogError::Untrusted));
+    let left = space.cpu_view().tree.leaves();
+    assert_eq!((left.blocks_2m, left.pages_4k, fake.free_frames()), (3, 512, free - 1));
+}
+
+#[test]
+fn more_blocks_than_are_replaced_together_are_split_by_one_pass() {
+    let (fake, tlb) = (Fake::new(300), FakeTlb::default());
+    let mut space = adapting_space(&fake, &tlb, 136 * M);
+    let all = range(RAM, 136 * M);
+    let mut log = adaptive_log(&fake, &mut space, all, Policy { splits: 100, ..QUICK });
+    for i in 0..68 {
+        device_writes(&fake, &space, RAM + i * 2 * M);
+    }
+    // A step of 128 MiB from the middle of a block: of 65 blocks.
+    sync_adapting(&mut log, &fake, &mut space, range(RAM + M, 128 * M), clearing(DMA)).unwrap();
+    assert_eq!((adapted(&log), leaves(&space).blocks_2m), ((65, 0, 0), 3));
+    let reported = sync_adapting(&mut log, &fake, &mut space, all, DMA).unwrap().len();
+    // Of the first block the half before the step, of the 65th the half behind it, and three blocks.
+    assert_eq!(reported, 256 + 256 + 3 * 512);
+}
+
+#[test]
+fn a_pass_that_merges_nothing_waits_for_nothing_behind_its_invalidation() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = adapting_space(&fake, &tlb, 8 * M);
+    let all = range(RAM, 8 * M);
+    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    device_writes(&fake, &space, RAM);
+    take_trace();
+    sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap();
+    let waits = |event: &Event| matches!(event, Event::Barrier(_) | Event::Mark(_));
+    let waited: Vec<Event> = take_trace().into_iter().filter(waits).collect();
+    let invalidated = Event::Mark("S2_IPA + CMD_SYNC");
+    assert_eq!(
+        waited,
+        [
+            Event::Mark("CMD_SYNC"),
+            Event::Barrier(Barrier::DsbSy),
+            Event::Barrier(Barrier::DsbSt),
+            invalidated
+        ]
+    );
+}
+
+#[test]
+fn two_blocks_of_one_cache_line_are_both_found() {
+    for (a, b) in (0..8).flat_map(|a| (0..a).map(move |b| (b, a))) {
+        let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+        let mut space = adapting_space(&fake, &tlb, 16 * M);
+        let all = range(RAM, 16 * M);
+        let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+        for block in [a, b] {
+            device_writes(&fake, &space, RAM + block * 2 * M);
+        }
+        assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap().len(), 1024);
+        assert_eq!(adapted(&log), (2, 0, 0), "{a} and {b}");
+    }
+}
+
+#[test]
+fn memory_that_rests_is_read_once_a_block() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = adapting_space(&fake, &tlb, 128 * M);
+    let all = range(RAM, 128 * M);
+    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let loads = |log: &mut DirtyLog, space: &mut _, part| {
+        take_loads();
+        sync_adapting(log, &fake, space, part, clearing(DMA)).unwrap();
+        take_loads()
+    };
+    let [most, few] = [all, range(RAM, 64 * M)].map(|part| loads(&mut log, &mut space, part));
+    // 32 descriptors more, and 256 words of EL2's bitmap.
+    assert_eq!(most - few, 32 + 256);
 }
 
 #[test]

@@ -106,6 +106,20 @@ fn each_error_of_a_view_says_what_happened() {
 }
 
 #[test]
+fn each_error_of_a_mapping_names_where_it_is_wrong() {
+    let told = |error: MapError| error.to_string();
+    assert_eq!(told(MapError::AlreadyMapped(RAM)), "guest address 0x40000000 is mapped already");
+    assert_eq!(told(MapError::NotMapped(RAM)), "guest address 0x40000000 is not mapped");
+    assert_eq!(told(MapError::BadPa(Pa(0x123))), "physical address 0x123 is unaligned or beyond 48 bits");
+    assert_eq!(told(MapError::PartOfBlock(RAM)), "the range cuts the block at guest address 0x40000000");
+    let lack = OutOfFrames { needed: 4, free: 1 };
+    assert_eq!(told(MapError::OutOfFrames(lack)), lack.to_string());
+    let large = range(RAM.0, 1 << 40);
+    let said = format!("guest range {large} exceeds the view's address size");
+    assert_eq!(told(MapError::OutOfFormat(large)), said);
+}
+
+#[test]
 fn a_cpu_view_that_is_asked_to_forget_a_range_forgets_everything() {
     let fake = Fake::new(16);
     let view = cpu_view(&fake, 4 * M);

@@ -36,6 +36,21 @@ fn tables(fake: &Fake, numbers: &mut Numbers, one_in: u64) -> View<CpuWalker> {
 }
 
 #[test]
+fn two_dirty_pages_of_one_cache_line_are_both_found() {
+    let fake = Fake::new(8);
+    let mut view = cpu_view(&fake, 2 * M);
+    split(&fake, &mut view, range(RAM.0, 2 * M), LeafState::WritableClean);
+    for (a, b) in (0..8).flat_map(|a| (0..a).map(move |b| (b, a))) {
+        for page in [a, b] {
+            fake.or_behind(leaf_pa(&fake, &view.tree, RAM.0 + (64 + page) * 0x1000), S2AP_WRITE);
+        }
+        let found: u64 =
+            dirty(&fake, &view, range(RAM.0, 2 * M), Harvest::Clean).iter().map(|(_, n)| n).sum();
+        assert_eq!(found, 2, "{a} and {b}");
+    }
+}
+
+#[test]
 fn harvest_finds_and_cleans_what_a_loop_over_pages_would() {
     let mut numbers = Numbers(1);
     for (round, one_in) in (0..60).zip([1, 2, 10, 100, 1000].into_iter().cycle()) {

@@ -1,0 +1,119 @@
+//! Blocks and tables where addresses, rights and neighbours do not fit as they mostly do.
+
+use super::*;
+use crate::stage2::builder::{self, MapLayout};
+use crate::stage2::descriptor::{MemoryKind, S2AP_WRITE};
+
+/// Maps `range` to `pa`, by pages in `by_pages`, out of as many frames as are counted.
+fn map_by_pages(
+    fake: &Fake,
+    tree: &mut Tree,
+    range: IpaRange,
+    pa: Pa,
+    by_pages: IpaRange,
+) -> Result<usize, MapError> {
+    let mapping = Mapping { range, pa, rights: Rights::RAM, by_pages: Some(by_pages) };
+    let needed = tree.map_needs(fake, &mapping)?;
+    let mut reserve = fake.reserve(needed).map_err(MapError::OutOfFrames)?;
+    tree.map(fake, &mapping, &mut reserve, false);
+    assert_eq!(reserve.left(), 0, "what was counted is what was taken");
+    fake.unreserve(reserve);
+    Ok(needed)
+}
+
+#[test]
+fn only_what_is_to_be_pages_is_made_of_pages() {
+    let fake = Fake::new(8);
+    let mut tree = tree(&fake);
+    let pages = range(RAM.0 + 4 * M, 2 * M);
+    assert_eq!(map_by_pages(&fake, &mut tree, range(RAM.0, G), PA, pages), Ok(2));
+    assert_eq!(blocks_and_pages(&tree), (0, 511, 512));
+}
+
+#[test]
+fn a_gigabyte_that_is_not_congruent_is_made_of_pages() {
+    let fake = Fake::new(600);
+    let mut tree = tree(&fake);
+    map(&fake, &mut tree, range(RAM.0, G), Pa(PA.0 + M)).unwrap();
+    assert_eq!(blocks_and_pages(&tree), (0, 0, 1 << 18));
+    assert_eq!(fake.read(leaf_pa(&fake, &tree, RAM.0 + 0x5000)) & !0xfff, 0x0008_0000_8010_5000);
+}
+
+#[test]
+fn tables_of_half_a_tebibyte_of_pages_are_counted_without_a_look_at_each() {
+    let fake = Fake::new(1);
+    let all = range(0, 512 * G);
+    let (rights, state) = (Rights::RAM, LeafState::WritableDirty);
+    let layout = MapLayout { range: all, pa: Pa(0), rights, state, by_pages: Some(all) };
+    let before = fake.now_us();
+    assert_eq!(builder::count(&fake, &layout, 1, Ipa(0)), 1 + 512 + 512 * 512);
+    assert_eq!(fake.now_us(), before);
+}
+
+#[test]
+fn a_mapping_may_end_where_physical_addresses_do() {
+    let fake = Fake::new(8);
+    let mut tree = tree(&fake);
+    let last = Pa((1 << 48) - 2 * M);
+    map(&fake, &mut tree, range(RAM.0, 2 * M), last).unwrap();
+    assert_eq!(fake.read(leaf_pa(&fake, &tree, RAM.0)), descriptor::leaf(2, last, Rights::RAM));
+    let beyond = map(&fake, &mut tree, range(RAM.0 + G, 2 * M + 0x1000), last);
+    assert_eq!(beyond, Err(MapError::BadPa(last)));
+}
+
+#[test]
+fn blocks_that_fit_no_larger_one_stay_as_they_are() {
+    // 2 MiB-aligned, but not to 1 GiB.
+    let fake = Fake::new(1100);
+    let mut view = cpu_view(&fake, 4096);
+    map(&fake, &mut view.tree, range(2 * G, G), Pa(PA.0 + 2 * M)).unwrap();
+    split(&fake, &mut view, range(2 * G, G), LeafState::WritableClean);
+    assert_eq!(merge(&fake, &mut view, range(2 * G, G)), 512);
+    assert_eq!(blocks_and_pages(&view.tree), (0, 512, 1));
+}
+
+#[test]
+fn a_gigabyte_one_block_of_which_leads_elsewhere_or_permits_less_stays_512_blocks() {
+    let read_only = Rights { kind: MemoryKind::Ram, writable: false };
+    for (pa, rights) in [(Pa(0x1_0000_0000), Rights::RAM), (Pa(PA.0 + 6 * M), read_only)] {
+        let fake = Fake::new(1100);
+        let mut view = cpu_view(&fake, G);
+        split(&fake, &mut view, range(RAM.0, 4096), LeafState::WritableClean);
+        let other = view.tree.walk_to(&fake, Ipa(RAM.0 + 6 * M), 2).0.pa;
+        fake.write_behind(other, descriptor::leaf(2, pa, rights));
+        assert_eq!(merge(&fake, &mut view, range(RAM.0, G)), 1, "the one that was split");
+        assert_eq!(blocks_and_pages(&view.tree), (0, 512, 0));
+    }
+}
+
+#[test]
+fn a_table_beside_one_with_a_hole_is_merged() {
+    let fake = Fake::new(16);
+    let mut view = cpu_view(&fake, 4 * M);
+    split(&fake, &mut view, range(RAM.0, 4 * M), LeafState::WritableClean);
+    fake.write_behind(leaf_pa(&fake, &view.tree, RAM.0 + 0x3000), 0);
+    assert_eq!(merge(&fake, &mut view, range(RAM.0, 4 * M)), 1);
+    assert_eq!(view.tree.walk_to(&fake, Ipa(RAM.0 + 2 * M), 3).0.level, 2);
+}
+
+#[test]
+fn a_merge_makes_clean_leaves_dirty_and_touches_no_other() {
+    let fake = Fake::new(16);
+    let mut view = cpu_view(&fake, 2 * M);
+    split(&fake, &mut view, range(RAM.0, 2 * M), LeafState::WritableClean);
+    let at = |page: u64| leaf_pa(&fake, &view.tree, RAM.0 + page * 0x1000);
+    let read_only = Rights { kind: MemoryKind::Ram, writable: false };
+    let forbidden = descriptor::leaf(3, Pa(PA.0 + 0x7000), read_only);
+    fake.write_behind(at(7), forbidden);
+    fake.or_behind(at(9), S2AP_WRITE);
+    let (clean, dirty) = (at(8), at(9));
+    take_trace();
+    assert_eq!(merge(&fake, &mut view, range(RAM.0, 2 * M)), 0);
+    let trace = take_trace();
+    assert!(trace.contains(&Event::Or(clean, S2AP_WRITE)) && !trace.contains(&Event::Or(dirty, S2AP_WRITE)));
+    assert_eq!(
+        fake.read(leaf_pa(&fake, &view.tree, RAM.0 + 0x7000)),
+        forbidden,
+        "nobody may write there now"
+    );
+}
