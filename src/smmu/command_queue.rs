@@ -28,6 +28,11 @@ pub(super) struct CommandQueue {
     stuck: bool,
     /// What stands behind the last CMD_SYNC: more than nothing between calls where one has failed.
     run: Run,
+    /// The last CMD_RESUME that was written and not dropped, and where it stands: known while the queue is at work, and
+    /// after a wait that ran out of time.
+    answer: Option<(Command, u32)>,
+    /// A CMD_RESUME that was dropped: its transaction waits for it.
+    owed: Option<Command>,
 }
 
 /// Commands of one kind behind each other, on a part with [`Errata::SYNC_BETWEEN`].
@@ -67,7 +72,8 @@ impl CommandQueue {
     /// A queue of `2^bits` commands in `block`.
     pub(super) fn new(block: FrameBlock, bits: u32) -> Self {
         let (base, ring) = (block.into_pa(), Ring::new(bits));
-        Self { base, ring, prod: 0, published: 0, cons: 0, stuck: false, run: Run::default() }
+        let (run, answer, owed) = (Run::default(), None, None);
+        Self { base, ring, prod: 0, published: 0, cons: 0, stuck: false, run, answer, owed }
     }
 
     /// Bytes of a queue of `2^bits` commands.
@@ -105,6 +111,65 @@ impl CommandQueue {
             self.execute_once(device, commands.clone().into_iter().filter(Command::invalidates))?;
         }
         self.execute_once(device, commands)
+    }
+
+    /// [`CommandQueue::execute`] of a CMD_RESUME, which must be carried out once: a second one could meet another
+    /// transaction that has been given the same tag.
+    ///
+    /// # Errors
+    /// As [`CommandQueue::execute`], and whether the command is as good as given: where the SMMU does not answer it stays in
+    /// the queue, and should it be dropped from there when the SMMU comes back, it is given again.
+    pub(super) fn answer<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        resume: Command,
+    ) -> Result<(), (CommandError, bool)> {
+        self.ready(device).map_err(|error| (error, false))?;
+        // Dropped at once: that is the caller's to know.
+        self.give(device, resume).inspect_err(|_| self.owed = None)
+    }
+
+    /// Gives a CMD_RESUME. Where that fails: whether it is in the queue, or was consumed. Where it was dropped it is owed.
+    fn give<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        resume: Command,
+    ) -> Result<(), (CommandError, bool)> {
+        self.answer = None;
+        let given = self.execute_once(device, [resume]);
+        // Unless the SMMU does not answer the queue is empty, and a place in it means nothing any more.
+        let place = if self.stuck { self.answer } else { self.answer.take() };
+        given.map_err(|error| (error, place.is_some()))
+    }
+
+    /// Gives a CMD_RESUME that was dropped behind its caller's back.
+    fn pay<P: Platform, R: Registers>(
+        &mut self,
+        device: &Device<'_, P, R>,
+        resume: Command,
+    ) -> Result<(), CommandError> {
+        const ILLEGAL: u8 = CMDQ_CONS::ERR::Value::Illegal as u8;
+        match self.give(device, resume) {
+            Ok(()) => Ok(()),
+            // What is illegal now is so for ever: the transaction ends with its stream.
+            Err((CommandError::Refused { code: ILLEGAL, .. }, false)) => {
+                self.owed = None;
+                Ok(())
+            }
+            Err((error, given)) => {
+                self.owed = if given { None } else { Some(resume) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Where `dropped` says so of where it stands, the CMD_RESUME that is in the queue is so no more.
+    fn drop_answer(&mut self, dropped: impl Fn(u32) -> bool) {
+        if let Some((command, index)) = self.answer
+            && dropped(index)
+        {
+            (self.answer, self.owed) = (None, Some(command));
+        }
     }
 
     fn execute_once<P: Platform, R: Registers>(
@@ -154,6 +219,9 @@ impl CommandQueue {
     /// Writes `command` behind the others, invisible to the SMMU as yet.
     fn push<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>, command: Command) {
         self.store(device, self.prod, command);
+        if matches!(command, Command::Resume { .. }) {
+            self.answer = Some((command, self.prod));
+        }
         self.prod = self.ring.next(self.prod);
         let counters = &device.counters;
         counters.commands.add(1);
@@ -224,7 +292,13 @@ impl CommandQueue {
         &mut self,
         device: &Device<'_, P, R>,
     ) -> Result<(), CommandError> {
-        if self.stuck { self.recover(device) } else { Ok(()) }
+        if self.stuck {
+            self.recover(device)?;
+        }
+        match self.owed.take() {
+            Some(owed) => self.pay(device, owed),
+            None => Ok(()),
+        }
     }
 
     /// After a time-out: the queue is fit for use again if the SMMU has worked it off meanwhile. Does not wait.
@@ -233,7 +307,11 @@ impl CommandQueue {
         let _of_the_failed_batch = self.repair(device);
         let cons = self.read_cons(device);
         self.stuck = !self.ring.is_empty(self.prod, self.cons);
-        if self.stuck { Err(CommandError::Timeout { cons }) } else { Ok(()) }
+        if self.stuck {
+            return Err(CommandError::Timeout { cons });
+        }
+        self.answer = None;
+        Ok(())
     }
 
     /// If CMDQ_ERR is active: takes the command CONS points at out of the queue, lets the SMMU go on, and says what
@@ -257,7 +335,9 @@ impl CommandQueue {
         if code == CMDQ_CONS::ERR::Value::Abort as u32 {
             self.withdraw(device);
         } else if code != CMDQ_CONS::ERR::Value::AtcInvalidateSync as u32 {
-            self.store(device, self.cons, Command::Sync);
+            let offending = self.cons;
+            self.drop_answer(|index| index == offending);
+            self.store(device, offending, Command::Sync);
             device.make_visible(offender, COMMAND_BYTES);
         }
         device.acknowledge(GlobalErrors::COMMAND_QUEUE.bits());
@@ -266,6 +346,8 @@ impl CommandQueue {
 
     /// Takes back every command not yet consumed; allowed while a command error is active, and only then (§7.1).
     fn withdraw<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>) {
+        let (ring, prod, left) = (self.ring, self.prod, self.ring.used(self.prod, self.cons));
+        self.drop_answer(|index| ring.used(prod, index) <= left);
         self.prod = self.cons;
         self.published = self.cons;
         self.run = Run::UNKNOWN;

@@ -282,18 +282,8 @@ impl<'p, P: Platform, R: Registers> Smmu<'p, P, R> {
 impl<P: Platform, R: Registers> StallTlb for Smmu<'_, P, R> {
     fn resume(&self, stall: &Stall, how: Resume) -> Result<(), ResumeError> {
         let command = Command::Resume { stream: stall.stream, stag: stall.stag, how };
-        let mut commands = self.commands.lock();
-        let not_issued = |error: CommandError| ResumeError { error: error.into(), issued: false };
-        commands.ready(&self.device).map_err(not_issued)?;
-        match commands.execute(&self.device, [command]) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // Of the batch's two commands the one that was refused was not carried out.
-                let refused =
-                    matches!(error, CommandError::Refused { command: c, .. } if c.0 == command.words());
-                Err(ResumeError { error: error.into(), issued: !refused })
-            }
-        }
+        let answered = self.commands.lock().answer(&self.device, command);
+        answered.map_err(|(error, issued)| ResumeError { error: error.into(), issued })
     }
 }
 

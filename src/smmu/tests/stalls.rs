@@ -1,9 +1,10 @@
 //! Stalled transactions: kept, answered once, and ended with their stream.
 
 use super::*;
+use crate::addr::Vmid;
 use crate::addr::{Ipa, StreamId};
 use crate::fake::Event::Store;
-use crate::hw::{DmaTlbError, Resume, ResumeError, Stall, StallTlb};
+use crate::hw::{DmaTlb, DmaTlbError, Resume, ResumeError, Scope, Stall, StallTlb};
 use crate::smmu::spec::pages::Register32;
 use crate::smmu::stall::CAPACITY;
 use crate::smmu::{Errata, FaultKind, SmmuError, Stage2Error, StallQueue};
@@ -248,4 +249,77 @@ fn part_that_owes_invalidations_twice_gets_each_answer_and_each_end_once() {
     queue.detach(STREAM, |_| ()).unwrap();
     let (cfgi, stall_term) = ([0x0000_0041_0000_0003, 1], [0x0000_0041_0000_0045, 0]);
     assert_eq!(hardware.take_consumed(), [cfgi, SYNC, cfgi, SYNC, stall_term, SYNC]);
+}
+
+/// Has the SMMU do nothing, until it has done all it is asked to.
+fn settle(smmu: &Driver<'_>, hardware: &FakeSmmu<'_>) {
+    let settled = (0..8).any(|_| {
+        hardware.catch_up();
+        smmu.sync().is_ok()
+    });
+    assert!(settled, "a bounded number of calls is enough");
+}
+
+fn answers(consumed: &[[u64; 2]]) -> Vec<u64> {
+    consumed.iter().filter(|c| c[0] & 0xff == 0x44).map(|c| c[1]).collect()
+}
+
+#[test]
+fn answer_that_is_dropped_when_a_silent_smmu_comes_back_is_given_again_before_anything_else() {
+    // It is illegal, once; the queue could not be read.
+    for code in [1, 2] {
+        let memory = Fake::new(8);
+        let hardware = stalling(&memory);
+        let smmu = up(&memory, &hardware);
+        hardware.take_consumed();
+        let stall = Stall { stream: STREAM, stag: 5, write: None };
+        hardware.set_dead(true);
+        let silent = ResumeError { error: DmaTlbError::Timeout, issued: true };
+        assert_eq!(smmu.resume(&stall, Resume::Retry), Err(silent));
+        hardware.refuse(0x44, code, 1);
+        settle(&smmu, &hardware);
+        assert_eq!(answers(&hardware.take_consumed()), [5], "CERROR {code}");
+        smmu.sync().unwrap();
+        assert_eq!(hardware.take_consumed(), [SYNC], "once");
+    }
+}
+
+#[test]
+fn answer_that_is_taken_for_illegal_again_and_again_does_not_keep_the_queue_from_work() {
+    let memory = Fake::new(8);
+    let hardware = stalling(&memory);
+    let smmu = up(&memory, &hardware);
+    let stall = Stall { stream: STREAM, stag: 5, write: None };
+    hardware.set_dead(true);
+    assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
+    hardware.refuse(0x44, 1, 9);
+    settle(&smmu, &hardware);
+    hardware.take_consumed();
+    smmu.sync().unwrap();
+    assert_eq!(hardware.take_consumed(), [SYNC]);
+}
+
+#[test]
+fn answer_that_finds_no_room_in_the_queue_is_not_given() {
+    let memory = Fake::new(8);
+    // An MMU-700 r1p0, with a queue of one command.
+    let hardware = stalling(&memory).with(Register32::Iidr, 0x4871_043b).with(Register32::Idr1, 0x0013_0010);
+    let smmu = up(&memory, &hardware);
+    hardware.set_dead(true);
+    smmu.sync().unwrap_err();
+    smmu.invalidate(Vmid(5), Scope::All).unwrap_err();
+    hardware.catch_up();
+    smmu.sync().unwrap();
+    hardware.set_dead(true);
+    smmu.invalidate(Vmid(5), Scope::All).unwrap_err();
+    hardware.catch_up();
+    hardware.set_dead(true);
+    hardware.take_consumed();
+    let stall = Stall { stream: STREAM, stag: 5, write: None };
+    // A CMD_SYNC has to stand before it, and nothing takes that out of its way.
+    assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| !error.issued));
+    settle(&smmu, &hardware);
+    assert_eq!(answers(&hardware.take_consumed()), []);
+    smmu.resume(&stall, Resume::Retry).unwrap();
+    assert_eq!(answers(&hardware.take_consumed()), [5]);
 }
