@@ -263,6 +263,20 @@ fn when_hardware_stops_answering_the_log_is_untrusted_until_it_is_restarted() {
 }
 
 #[test]
+fn what_a_stop_leaves_to_an_smmu_that_does_not_answer_is_counted() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);
+    let free = fake.free_frames();
+    let mut log = started(&fake, &mut space, range(RAM, 8 * M));
+    // Its tables go, and the invalidation behind them does not complete.
+    tlb.silent_at.set(Some(tlb.commands().syncs + 1));
+    let ended = (0..9).find_map(|step| log.stop(&fake, &mut space, step).err());
+    assert_eq!((ended, log.state()), (Some(LogError::Untrusted), LogState::Off));
+    // Four tables of pages, and the list that they are on.
+    assert_eq!((space.quarantined_frames(), free - fake.free_frames()), (5, 5));
+}
+
+#[test]
 fn a_write_fault_records_the_page_then_opens_it_then_invalidates_locally() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
     let mut space = space(&fake, &tlb, 8 * M, DmaTier::Hardware);

@@ -89,6 +89,7 @@ fn each_transaction_is_answered_once_and_the_answer_is_consumed() {
     hardware.raise_event(stalled(StreamId(8), 1, 2));
     queue.take_in(|_| ());
     assert!(!queue.is_empty() && queue.len() == 2);
+    assert_eq!(format!("{queue:?}"), "2 stalled transactions");
     assert_eq!(retry_all(&smmu, &mut queue), [(0x41, 0xbeef), (8, 1)]);
     assert_eq!(hardware.take_consumed(), [retry(0x41, 0xbeef), SYNC, retry(8, 1), SYNC]);
     queue.take_in(|_| ());

@@ -1,6 +1,7 @@
 //! Blocks and tables where addresses, rights and neighbours do not fit as they mostly do.
 
 use super::*;
+use crate::fake::take_loads;
 use crate::stage2::builder::{self, MapLayout};
 use crate::stage2::descriptor::{MemoryKind, S2AP_WRITE};
 
@@ -116,4 +117,96 @@ fn a_merge_makes_clean_leaves_dirty_and_touches_no_other() {
         forbidden,
         "nobody may write there now"
     );
+}
+
+/// A tree of the CPU's in which `bytes` of RAM are pages, since no block fits.
+fn of_pages(fake: &Fake, bytes: u64) -> View<CpuWalker> {
+    let mut tree = tree(fake);
+    map(fake, &mut tree, range(RAM.0, bytes), Pa(PA.0 + M)).unwrap();
+    View { tree, walker: CpuWalker { vmid: Vmid(3), direct: false, repeat: false } }
+}
+
+#[test]
+fn pages_that_a_start_cleans_are_invalidated_though_nothing_was_split() {
+    let fake = Fake::new(8);
+    let mut view = of_pages(&fake, 2 * M);
+    take_trace();
+    assert_eq!(split(&fake, &mut view, range(RAM.0, 2 * M), LeafState::WritableClean), 0);
+    let invalidated = Event::Tlbi(view.walker.vttbr(&view.tree), Tlbi::VmallS12E1Is);
+    let trace = take_trace();
+    assert_eq!(trace.iter().filter(|e| **e == invalidated).count(), 1);
+    assert!(matches!(trace[511], Event::And(..)) && trace[512..].contains(&invalidated));
+    // What is clean is left alone, and nothing is owed.
+    assert_eq!(split(&fake, &mut view, range(RAM.0, 2 * M), LeafState::WritableClean), 0);
+    assert_eq!(take_trace(), []);
+}
+
+#[test]
+fn pages_that_stay_dirty_and_registers_are_left_alone_by_a_start() {
+    let fake = Fake::new(8);
+    let mut view = of_pages(&fake, 2 * M);
+    let registers = leaf_pa(&fake, &view.tree, RAM.0 + 0x7000);
+    fake.write_behind(registers, descriptor::leaf(3, Pa(0x900_0000), Rights::DEVICE));
+    take_trace();
+    split(&fake, &mut view, range(RAM.0, 2 * M), LeafState::WritableDirty);
+    assert_eq!(take_trace(), []);
+    split(&fake, &mut view, range(RAM.0, 2 * M), LeafState::WritableClean);
+    assert!(!take_trace().contains(&Event::And(registers, !S2AP_WRITE)));
+    assert!(fake.read(registers) & S2AP_WRITE != 0);
+}
+
+#[test]
+fn pages_in_the_middle_of_one_table_to_the_middle_of_the_next_are_cleaned_table_by_table() {
+    let fake = Fake::new(8);
+    let mut view = of_pages(&fake, 4 * M);
+    let part = range(RAM.0 + M, 2 * M);
+    take_loads();
+    split(&fake, &mut view, part, LeafState::WritableClean);
+    // 512 pages, and the ways to four tables: two counted, two cleaned.
+    assert_eq!(take_loads(), 512 + 4 * 3);
+    let clean = |ipa: u64| fake.read(leaf_pa(&fake, &view.tree, ipa)) & S2AP_WRITE == 0;
+    let around = [RAM.0 + M - 0x1000, RAM.0 + M, RAM.0 + 3 * M - 0x1000, RAM.0 + 3 * M];
+    assert_eq!(around.map(clean), [false, true, true, false]);
+}
+
+#[test]
+fn each_cache_line_of_pages_that_are_cleaned_is_cleaned_to_memory_once() {
+    let (fake, tlb) = (Fake::new(8), FakeTlb::default());
+    let tree = of_pages(&fake, 2 * M).tree;
+    let mut view = View { tree, walker: DmaWalker { tlb: &tlb, vmid: Vmid(5), coherent: false } };
+    take_trace();
+    split(&fake, &mut view, range(RAM.0, 2 * M), LeafState::WritableClean);
+    let first = leaf_pa(&fake, &view.tree, RAM.0);
+    let cleaned: Vec<Event> = take_trace().into_iter().filter(|e| matches!(e, Event::Clean(..))).collect();
+    assert_eq!(cleaned, (0..64).map(|line| Event::Clean(first.offset(line * 64), 64)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_step_cleans_no_more_pages_than_it_may() {
+    let fake = Fake::new(80);
+    let mut view = of_pages(&fake, 128 * M);
+    let all = range(RAM.0, 128 * M);
+    let mut split = Split::new(all, PageSize::Size4K, LeafState::WritableClean, fake.reserve(0).unwrap());
+    let mut steps = vec![];
+    take_trace();
+    loop {
+        let done = split.step(&fake, &mut view).unwrap();
+        steps.push(take_trace().iter().filter(|e| matches!(e, Event::And(..))).count());
+        if done {
+            break;
+        }
+    }
+    split.end(&fake);
+    assert_eq!(steps, [16 * 1024, 16 * 1024]);
+}
+
+#[test]
+fn all_roots_of_a_tree_that_is_left_behind_are_counted() {
+    let fake = Fake::new(8);
+    // 40 bits: two root tables, one after the other.
+    let mut tree = Tree::new(&fake, Format::new(40).unwrap()).unwrap();
+    for at in [RAM.0, 512 * G + RAM.0] {
+        map(&fake, &mut tree, range(at, 0x1000), PA).unwrap();
+    }
+    assert_eq!(tree.abandon(&fake), 2 + 2 * 2);
 }
