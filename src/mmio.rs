@@ -136,6 +136,8 @@ mod tests {
             let value = unsafe { base.wrapping_add(offset).cast::<u64>().read_volatile() };
             assert_eq!(value, 0x1234_5678_9abc_def0, "{register:?}");
         }
+        let (mmio, base) = pages();
+        assert_eq!(format!("{mmio:?}"), format!("an SMMU's registers at {base:p}"));
     }
 
     #[test]
