@@ -138,3 +138,37 @@ fn read(path: &Path) -> Result<String, String> {
 fn write(path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file with a function in lines 2 to 9, and two mutants of it.
+    fn changed() -> BTreeMap<&'static str, Changed> {
+        let (arms, functions) = (vec![(3..=4, 1), (5..=6, 2)], vec![(2..=9, vec![1, 2])]);
+        BTreeMap::from([("src/a.rs", Changed { text: String::new(), arms, functions, left: vec![] })])
+    }
+
+    fn error(spans: &[(u64, bool)]) -> Value {
+        let span = |(line, primary): &(u64, bool)| serde_json::json!({ "file_name": "src/a.rs", "line_start": line, "is_primary": primary });
+        serde_json::json!({ "spans": spans.iter().map(span).collect::<Vec<_>>() })
+    }
+
+    #[test]
+    fn an_error_is_blamed_on_the_mutant_it_points_at_or_else_on_one_it_mentions() {
+        assert_eq!(blame(&error(&[(3, false), (6, true)]), &changed()), [2]);
+        assert_eq!(blame(&error(&[(8, true), (3, false)]), &changed()), [1]);
+    }
+
+    #[test]
+    fn an_error_of_the_signature_is_blamed_on_all_mutants_of_the_function() {
+        assert_eq!(blame(&error(&[(1, true)]), &changed()), [1, 2]);
+        assert_eq!(blame(&error(&[(10, true)]), &changed()), Vec::<usize>::new(), "behind all functions");
+    }
+
+    #[test]
+    fn attributes_of_the_crate_stand_behind_its_text_and_the_module_behind_everything() {
+        let root = with_chosen("//! Text.\n#![no_std]\nmod a;\n");
+        assert_eq!(root, format!("//! Text.\n{FEATURES}#![no_std]\nmod a;\n\nmod chosen;\n"));
+    }
+}
