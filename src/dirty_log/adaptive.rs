@@ -259,11 +259,15 @@ fn adapt_views<P: Platform, D: DmaTlb>(
     if flags.names(LogSource::Cpu) && cpu.walker.adapts() {
         cpu.walker.collect_updates(platform)?;
         let mut pass = adaptive.pass(mode);
-        statistics.add(adapt_view(platform, cpu, &mut pass, &ask(LogSource::Cpu), quarantined)?);
+        let adapted = adapt_view(platform, cpu, &mut pass, &ask(LogSource::Cpu), quarantined);
+        statistics.add(pass.done());
+        adapted?;
     }
     for view in dma.iter_mut().flatten().filter(|view| view.adapts() && flags.names(LogSource::Dma)) {
         let mut pass = adaptive.pass(mode);
-        statistics.add(adapt_view(platform, &mut view.view, &mut pass, &ask(LogSource::Dma), quarantined)?);
+        let adapted = adapt_view(platform, &mut view.view, &mut pass, &ask(LogSource::Dma), quarantined);
+        statistics.add(pass.done());
+        adapted?;
     }
     Ok(())
 }
@@ -284,7 +288,7 @@ fn adapt_view<P: Platform, W: Walker<P>>(
     pass: &mut Pass<'_>,
     ask: &Ask<'_>,
     quarantined: &mut u64,
-) -> Result<Adapted, ViewError> {
+) -> Result<(), ViewError> {
     let mut dirty = |at, pages| ask.ledger.record_pages(platform, ask.source, at, pages);
     let mut result = Ok(());
     ask.reading.ranges(ask.ledger, &mut |range| {
@@ -304,7 +308,8 @@ fn adapt_view<P: Platform, W: Walker<P>>(
         // Hardware's last updates are visible to this CPU only behind a barrier after the CMD_SYNC (IHI 0070 §3.13.4).
         platform.barrier(Barrier::DsbSy);
     }
-    Ok(view.tree.free_merged(platform, pass, &mut dirty))
+    view.tree.free_merged(platform, pass, &mut dirty);
+    Ok(())
 }
 
 impl Statistics {

@@ -410,6 +410,7 @@ impl Tree {
                     self.swapped(swap);
                     collected.unlinked[collected.merges] = (table, swap.slot.base);
                     collected.merges += 1;
+                    adapted.merges += 1;
                 }
                 (true, _) => {
                     self.swapped(swap);
@@ -423,13 +424,13 @@ impl Tree {
     }
 
     /// Reads the tables that blocks have taken the places of once more, and frees them: every invalidation that covers them
-    /// has completed, and hardware's updates are visible. What `pass` has done.
+    /// has completed, and hardware's updates are visible.
     pub(crate) fn free_merged(
         &mut self,
         platform: &(impl Memory + Frames + Cpu),
         pass: &mut Pass<'_>,
         dirty: Dirty<'_>,
-    ) -> Adapted {
+    ) {
         let merges = pass.merges();
         let unlinked = pass.collected.iter().flat_map(|collected| &collected.unlinked[..merges]);
         for (table, base) in unlinked.copied() {
@@ -442,13 +443,16 @@ impl Tree {
             platform.free(FrameBlock::from_pa(table, 0));
         }
         self.freed(merges as u64);
-        pass.done.merges = merges as u64;
         pass.collected = None;
-        pass.done
     }
 }
 
 impl Pass<'_> {
+    /// What it has done so far.
+    pub const fn done(&self) -> Adapted {
+        self.done
+    }
+
     /// Whether blocks have taken the places of tables.
     pub fn has_merged(&self) -> bool {
         self.merges() > 0

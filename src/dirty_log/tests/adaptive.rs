@@ -357,7 +357,7 @@ fn each_table_that_was_merged_is_quarantined_when_an_invalidation_fails() {
     sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap();
     tlb.silent_at.set(Some(tlb.commands().syncs + 2));
     assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)), Err(LogError::Untrusted));
-    assert_eq!(space.quarantined_frames(), 3);
+    assert_eq!((space.quarantined_frames(), adapted(&log)), (3, (3, 3, 0)));
 }
 
 #[test]
@@ -376,6 +376,7 @@ fn a_pass_that_meets_a_foreign_descriptor_counts_what_it_split_and_frees_the_res
     assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(CPU)), Err(LogError::Untrusted));
     let left = space.cpu_view().tree.leaves();
     assert_eq!((left.blocks_2m, left.pages_4k, fake.free_frames()), (3, 512, free - 1));
+    assert_eq!(adapted(&log), (1, 0, 0));
 }
 
 #[test]
