@@ -391,15 +391,16 @@ pub trait StallTlb: DmaTlb {
 pub struct ResumeError {
     /// What went wrong.
     pub error: DmaTlbError,
-    /// The command is in the queue, and is carried out should the SMMU come back: it must not be given again. Otherwise
-    /// the transaction still waits for its answer.
+    /// The command was given: it is in the queue, and is carried out should the SMMU come back, or it was consumed and that
+    /// was not seen. It must not be given again. (One that the SMMU then refuses, twice, is given up: the transaction ends with
+    /// its stream.) Otherwise the transaction still waits for its answer.
     pub issued: bool,
 }
 
 impl fmt::Display for ResumeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fate = if self.issued { "is in the queue" } else { "was not given" };
-        write!(f, "a stalled transaction has no answer yet: {} (the command {fate})", self.error)
+        let given = if self.issued { "was given" } else { "was not given" };
+        write!(f, "a stalled transaction was not seen to get its answer, which {given}: {}", self.error)
     }
 }
 

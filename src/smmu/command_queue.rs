@@ -28,9 +28,9 @@ pub(super) struct CommandQueue {
     stuck: bool,
     /// What stands behind the last CMD_SYNC: more than nothing between calls where one has failed.
     run: Run,
-    /// The last CMD_RESUME that was written and not dropped, and where it stands: known while the queue is at work, and
-    /// after a wait that ran out of time.
-    answer: Option<(Command, u32)>,
+    /// The last CMD_RESUME that was written and not dropped, and where it stands, or stood when it was consumed: known while
+    /// the queue is at work, and after a wait that ran out of time.
+    resume: Option<(Command, u32)>,
     /// A CMD_RESUME that was dropped: its transaction waits for it.
     owed: Option<Command>,
 }
@@ -72,8 +72,8 @@ impl CommandQueue {
     /// A queue of `2^bits` commands in `block`.
     pub(super) fn new(block: FrameBlock, bits: u32) -> Self {
         let (base, ring) = (block.into_pa(), Ring::new(bits));
-        let (run, answer, owed) = (Run::default(), None, None);
-        Self { base, ring, prod: 0, published: 0, cons: 0, stuck: false, run, answer, owed }
+        let (run, resume, owed) = (Run::default(), None, None);
+        Self { base, ring, prod: 0, published: 0, cons: 0, stuck: false, run, resume, owed }
     }
 
     /// Bytes of a queue of `2^bits` commands.
@@ -107,7 +107,7 @@ impl CommandQueue {
     ) -> Result<(), CommandError> {
         self.ready(device)?;
         if device.errata.contains(Errata::REPEAT) && commands.clone().into_iter().any(|c| c.invalidates()) {
-            // The second time when the first time's CMD_SYNC has completed. A stalled transaction is answered once.
+            // The second time when the first time's CMD_SYNC has completed. Stalled transactions are ended once.
             self.execute_once(device, commands.clone().into_iter().filter(Command::invalidates))?;
         }
         self.execute_once(device, commands)
@@ -117,8 +117,8 @@ impl CommandQueue {
     /// transaction that has been given the same tag.
     ///
     /// # Errors
-    /// As [`CommandQueue::execute`], and whether the command is as good as given: where the SMMU does not answer it stays in
-    /// the queue, and should it be dropped from there when the SMMU comes back, it is given again.
+    /// As [`CommandQueue::execute`], and whether it was given: where the SMMU does not answer it stays in the queue, and should
+    /// it be dropped from there when the SMMU comes back, it is given again. It was not where it was refused for itself.
     pub(super) fn answer<P: Platform, R: Registers>(
         &mut self,
         device: &Device<'_, P, R>,
@@ -129,46 +129,40 @@ impl CommandQueue {
         self.give(device, resume).inspect_err(|_| self.owed = None)
     }
 
-    /// Gives a CMD_RESUME. Where that fails: whether it is in the queue, or was consumed. Where it was dropped it is owed.
+    /// Gives a CMD_RESUME; where that fails, whether it was: it was not if it could not even be written, or was dropped,
+    /// and then it is owed.
     fn give<P: Platform, R: Registers>(
         &mut self,
         device: &Device<'_, P, R>,
         resume: Command,
     ) -> Result<(), (CommandError, bool)> {
-        self.answer = None;
+        self.resume = None;
         let given = self.execute_once(device, [resume]);
-        // Unless the SMMU does not answer the queue is empty, and a place in it means nothing any more.
-        let place = if self.stuck { self.answer } else { self.answer.take() };
-        given.map_err(|error| (error, place.is_some()))
-    }
-
-    /// Gives a CMD_RESUME that was dropped behind its caller's back.
-    fn pay<P: Platform, R: Registers>(
-        &mut self,
-        device: &Device<'_, P, R>,
-        resume: Command,
-    ) -> Result<(), CommandError> {
-        const ILLEGAL: u8 = CMDQ_CONS::ERR::Value::Illegal as u8;
-        match self.give(device, resume) {
-            Ok(()) => Ok(()),
-            // What is illegal now is so for ever: the transaction ends with its stream.
-            Err((CommandError::Refused { code: ILLEGAL, .. }, false)) => {
-                self.owed = None;
-                Ok(())
-            }
-            Err((error, given)) => {
-                self.owed = if given { None } else { Some(resume) };
-                Err(error)
-            }
+        let written = self.resume.is_some();
+        if !self.stuck {
+            // The queue is empty: a place in it means nothing any more.
+            self.resume = None;
         }
+        given.map_err(|error| (error, written))
     }
 
-    /// Where `dropped` says so of where it stands, the CMD_RESUME that is in the queue is so no more.
-    fn drop_answer(&mut self, dropped: impl Fn(u32) -> bool) {
-        if let Some((command, index)) = self.answer
-            && dropped(index)
+    /// Gives a CMD_RESUME that was dropped behind its caller's back. What is wrong with others of its batch is nobody's who
+    /// calls now.
+    fn pay<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>) -> Result<(), CommandError> {
+        let Some(resume) = self.owed.take() else { return Ok(()) };
+        let Err((error, given)) = self.give(device, resume) else { return Ok(()) };
+        // Refused for itself twice, not for want of the queue's memory: for ever. The transaction ends with its stream.
+        let void = !error.withdrew() && error.is_of(resume);
+        self.owed = if given || void { None } else { Some(resume) };
+        if self.stuck || self.owed.is_some() { Err(error) } else { Ok(()) }
+    }
+
+    /// The first `count` entries from the read index on are dropped: a CMD_RESUME among them is owed.
+    fn drop_resume(&mut self, count: u32) {
+        if let Some((command, index)) = self.resume
+            && self.ring.used(index, self.cons) < count
         {
-            (self.answer, self.owed) = (None, Some(command));
+            (self.resume, self.owed) = (None, Some(command));
         }
     }
 
@@ -220,7 +214,7 @@ impl CommandQueue {
     fn push<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>, command: Command) {
         self.store(device, self.prod, command);
         if matches!(command, Command::Resume { .. }) {
-            self.answer = Some((command, self.prod));
+            self.resume = Some((command, self.prod));
         }
         self.prod = self.ring.next(self.prod);
         let counters = &device.counters;
@@ -270,9 +264,9 @@ impl CommandQueue {
         &mut self,
         device: &Device<'_, P, R>,
         refused: &mut Option<CommandError>,
-        done: impl Fn(&Self) -> bool,
+        done: fn(&Self) -> bool,
     ) -> Result<(), CommandError> {
-        let mut cons = 0;
+        let (mut cons, mut withdrawn) = (0, None);
         let in_time = wait_until(device.platform, device.limit_us, || {
             cons = self.read_cons(device);
             if done(self) {
@@ -281,24 +275,25 @@ impl CommandQueue {
             // CONS stands still while CMDQ_ERR is active (§7.1).
             let repaired = self.repair(device);
             *refused = refused.or(repaired);
-            false
+            withdrawn = repaired.filter(CommandError::withdrew).and(*refused);
+            withdrawn.is_some()
         });
         self.stuck = !in_time;
-        if in_time { Ok(()) } else { Err(CommandError::Timeout { cons }) }
+        // With what was withdrawn the batch has ended, a CMD_SYNC that was to stand between its commands among it.
+        match withdrawn {
+            Some(error) => Err(error),
+            None if in_time => Ok(()),
+            None => Err(CommandError::Timeout { cons }),
+        }
     }
 
-    /// Fails where commands could not even be written, since earlier ones have not been consumed in time.
-    pub(super) fn ready<P: Platform, R: Registers>(
-        &mut self,
-        device: &Device<'_, P, R>,
-    ) -> Result<(), CommandError> {
+    /// Fails where commands could not even be written, since earlier ones have not been consumed in time; gives what is
+    /// owed before them.
+    fn ready<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>) -> Result<(), CommandError> {
         if self.stuck {
             self.recover(device)?;
         }
-        match self.owed.take() {
-            Some(owed) => self.pay(device, owed),
-            None => Ok(()),
-        }
+        self.pay(device)
     }
 
     /// After a time-out: the queue is fit for use again if the SMMU has worked it off meanwhile. Does not wait.
@@ -310,7 +305,7 @@ impl CommandQueue {
         if self.stuck {
             return Err(CommandError::Timeout { cons });
         }
-        self.answer = None;
+        self.resume = None;
         Ok(())
     }
 
@@ -332,12 +327,11 @@ impl CommandQueue {
         let offender = self.entry(self.cons);
         let found = device.platform.words(offender, COMMAND_WORDS);
         let command = RawCommand([found[0].load(), found[1].load()]);
-        if code == CMDQ_CONS::ERR::Value::Abort as u32 {
+        if code == u32::from(CommandError::ABORT) {
             self.withdraw(device);
         } else if code != CMDQ_CONS::ERR::Value::AtcInvalidateSync as u32 {
-            let offending = self.cons;
-            self.drop_answer(|index| index == offending);
-            self.store(device, offending, Command::Sync);
+            self.drop_resume(1);
+            self.store(device, self.cons, Command::Sync);
             device.make_visible(offender, COMMAND_BYTES);
         }
         device.acknowledge(GlobalErrors::COMMAND_QUEUE.bits());
@@ -346,8 +340,7 @@ impl CommandQueue {
 
     /// Takes back every command not yet consumed; allowed while a command error is active, and only then (§7.1).
     fn withdraw<P: Platform, R: Registers>(&mut self, device: &Device<'_, P, R>) {
-        let (ring, prod, left) = (self.ring, self.prod, self.ring.used(self.prod, self.cons));
-        self.drop_answer(|index| ring.used(prod, index) <= left);
+        self.drop_resume(self.ring.used(self.prod, self.cons));
         self.prod = self.cons;
         self.published = self.cons;
         self.run = Run::UNKNOWN;

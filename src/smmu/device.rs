@@ -86,9 +86,9 @@ const fn order_of(bytes: u64) -> u32 {
     bytes.div_ceil(PAGE_BYTES).next_power_of_two().trailing_zeros()
 }
 
-/// Whether all of `block` has addresses of `bits` bits.
-fn is_within(block: &FrameBlock, bits: u32) -> bool {
-    block.pa().0.checked_add(block.bytes()).is_some_and(|end| end <= 1 << bits)
+/// Whether `block` is as large as was asked for, and all of it has addresses of `bits` bits.
+fn is_fit(block: &FrameBlock, order: u32, bits: u32) -> bool {
+    block.order() >= order && block.pa().0.checked_add(block.bytes()).is_some_and(|end| end <= 1 << bits)
 }
 
 /// One SMMU and the platform it is on.
@@ -128,7 +128,7 @@ impl<'p, P: Platform, R: Registers> Device<'p, P, R> {
     pub(super) fn alloc(&self, bytes: u64) -> Result<FrameBlock, SmmuError> {
         let order = order_of(bytes);
         let block = self.platform.alloc(order).ok_or(SmmuError::OutOfFrames { order })?;
-        if block.order() < order || !is_within(&block, self.output_bits) {
+        if !is_fit(&block, order, self.output_bits) {
             let (pa, bits) = (block.pa(), self.output_bits);
             self.platform.free(block);
             return Err(SmmuError::FrameOutOfReach { pa, bits });
@@ -209,9 +209,11 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_within_reach_to_its_last_byte() {
-        let within = |pa, order| is_within(&FrameBlock::from_pa(Pa(pa), order), 32);
-        assert!(within(0xffff_f000, 0) && within(0xffff_0000, 4) && within(0, 0));
-        assert!(!within(0x1_0000_0000, 0) && !within(0xffff_f000, 1) && !within(!0xfff, 0));
+    fn a_block_is_fit_that_is_large_enough_and_within_reach_to_its_last_byte() {
+        let fit = |pa, order| is_fit(&FrameBlock::from_pa(Pa(pa), order), 0, 32);
+        assert!(fit(0xffff_f000, 0) && fit(0xffff_0000, 4) && fit(0, 0));
+        assert!(!fit(0x1_0000_0000, 0) && !fit(0xffff_f000, 1) && !fit(!0xfff, 0));
+        let for_order = |order| is_fit(&FrameBlock::from_pa(Pa(0), 1), order, 32);
+        assert_eq!([0, 1, 2].map(for_order), [true, true, false]);
     }
 }

@@ -6,7 +6,7 @@ use crate::addr::{Pa, StreamId, Vmid};
 use crate::hw::DmaTlbError;
 
 use super::features::{Httu, Unsupported};
-use super::spec::command::RawCommand;
+use super::spec::command::{Command, RawCommand};
 use super::spec::pages::Register32;
 
 /// Why commands were not carried out.
@@ -27,6 +27,21 @@ pub enum CommandError {
         /// The command CONS pointed at.
         command: RawCommand,
     },
+}
+
+impl CommandError {
+    /// CERROR_ABT (IHI 0070 §7.1).
+    pub(super) const ABORT: u8 = 2;
+
+    /// Whether the queue's memory could not be read: all that was not consumed has been taken back.
+    pub(super) const fn withdrew(&self) -> bool {
+        matches!(self, Self::Refused { code: Self::ABORT, .. })
+    }
+
+    /// Whether it was `of` that was refused.
+    pub(super) fn is_of(&self, of: Command) -> bool {
+        matches!(self, Self::Refused { command, .. } if command.0 == of.words())
+    }
 }
 
 impl fmt::Display for CommandError {

@@ -1,8 +1,7 @@
 //! Stalled transactions: kept, answered once, and ended with their stream.
 
 use super::*;
-use crate::addr::Vmid;
-use crate::addr::{Ipa, StreamId};
+use crate::addr::{Ipa, StreamId, Vmid};
 use crate::fake::Event::Store;
 use crate::hw::{DmaTlb, DmaTlbError, Resume, ResumeError, Scope, Stall, StallTlb};
 use crate::smmu::spec::pages::Register32;
@@ -252,7 +251,7 @@ fn part_that_owes_invalidations_twice_gets_each_answer_and_each_end_once() {
     assert_eq!(hardware.take_consumed(), [cfgi, SYNC, cfgi, SYNC, stall_term, SYNC]);
 }
 
-/// Has the SMMU do nothing, until it has done all it is asked to.
+/// Lets the SMMU catch up, and asks for nothing, until that succeeds.
 fn settle(smmu: &Driver<'_>, hardware: &FakeSmmu<'_>) {
     let settled = (0..8).any(|_| {
         hardware.catch_up();
@@ -286,36 +285,104 @@ fn answer_that_is_dropped_when_a_silent_smmu_comes_back_is_given_again_before_an
 }
 
 #[test]
-fn answer_that_is_taken_for_illegal_again_and_again_does_not_keep_the_queue_from_work() {
+fn answer_that_is_refused_again_and_again_does_not_keep_the_queue_from_work() {
+    // Illegal, and a code that no specification has.
+    for code in [1, 0x7f] {
+        let memory = Fake::new(8);
+        let hardware = stalling(&memory);
+        let smmu = up(&memory, &hardware);
+        let stall = Stall { stream: STREAM, stag: 5, write: None };
+        hardware.set_dead(true);
+        assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
+        hardware.refuse(0x44, code, 9);
+        settle(&smmu, &hardware);
+        hardware.take_consumed();
+        smmu.sync().unwrap();
+        assert_eq!(hardware.take_consumed(), [SYNC]);
+    }
+}
+
+#[test]
+fn answer_that_was_consumed_is_not_given_again_whatever_becomes_of_the_sync_behind_it() {
+    // A queue of one command has the CMD_SYNC where the answer was.
+    for bits in [0, 1, 4] {
+        let options = Options { command_queue_bits: bits, ..small_options() };
+        let memory = Fake::new(8);
+        let hardware = stalling(&memory);
+        let smmu = up_with(&memory, &hardware, &options);
+        let stall = Stall { stream: STREAM, stag: 5, write: None };
+        hardware.refuse(0x46, 2, 1);
+        assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued), "{bits}");
+        // The same, told after a time-out.
+        hardware.refuse(0x46, 3, u32::MAX);
+        let late = Stall { stag: 6, ..stall };
+        assert!(smmu.resume(&late, Resume::Retry).is_err_and(|error| error.issued), "{bits}");
+        hardware.refuse(0x46, 2, 1);
+        settle(&smmu, &hardware);
+        assert_eq!(answers(&hardware.take_consumed()), [5, 6], "{bits}");
+    }
+}
+
+#[test]
+fn answer_that_is_owed_comes_before_the_end_of_its_stream_and_fails_nobody_else() {
     let memory = Fake::new(8);
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
+    let mut queue = with_streams(&smmu, &hardware);
     let stall = Stall { stream: STREAM, stag: 5, write: None };
     hardware.set_dead(true);
     assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
-    hardware.refuse(0x44, 1, 9);
-    settle(&smmu, &hardware);
+    hardware.refuse(0x44, 2, 1);
+    hardware.catch_up();
+    // It is withdrawn at interrupt time; then the CMD_SYNC behind it is refused once.
+    smmu.handle_gerror();
+    hardware.refuse(0x46, 3, 1);
+    queue.detach(StreamId(8), |_| ()).unwrap();
+    let opcodes: Vec<u64> = hardware.take_consumed().iter().map(|c| c[0] & 0xff).collect();
+    assert_eq!(opcodes, [0x44, 0x46, 0x03, 0x46, 0x45, 0x46]);
+    assert_eq!(smmu.quarantined().streams, 0);
+}
+
+#[test]
+fn answer_that_is_owed_stays_owed_while_the_smmu_is_silent() {
+    let memory = Fake::new(8);
+    let hardware = stalling(&memory);
+    let smmu = up(&memory, &hardware);
     hardware.take_consumed();
-    smmu.sync().unwrap();
-    assert_eq!(hardware.take_consumed(), [SYNC]);
+    let stall = Stall { stream: STREAM, stag: 5, write: None };
+    hardware.set_dead(true);
+    assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
+    hardware.refuse(0x44, 2, 1);
+    hardware.catch_up();
+    smmu.handle_gerror();
+    // Given again, not consumed, and withdrawn once more.
+    hardware.set_dead(true);
+    smmu.sync().unwrap_err();
+    hardware.refuse(0x44, 2, 1);
+    settle(&smmu, &hardware);
+    assert_eq!(answers(&hardware.take_consumed()), [5]);
+}
+
+/// An MMU-700 r1p0 with a queue of one command, behind which a batch has broken off: it consumed what is there.
+fn broken_off<'a>(memory: &'a Fake, hardware: &'a FakeSmmu<'a>) -> Driver<'a> {
+    let smmu = up(memory, hardware);
+    hardware.set_dead(true);
+    smmu.invalidate(Vmid(5), Scope::All).unwrap_err();
+    hardware.catch_up();
+    hardware.take_consumed();
+    smmu
+}
+
+fn mmu_700(memory: &Fake) -> FakeSmmu<'_> {
+    stalling(memory).with(Register32::Iidr, 0x4871_043b).with(Register32::Idr1, 0x0013_0010)
 }
 
 #[test]
 fn answer_that_finds_no_room_in_the_queue_is_not_given() {
     let memory = Fake::new(8);
-    // An MMU-700 r1p0, with a queue of one command.
-    let hardware = stalling(&memory).with(Register32::Iidr, 0x4871_043b).with(Register32::Idr1, 0x0013_0010);
-    let smmu = up(&memory, &hardware);
+    let hardware = mmu_700(&memory);
+    let smmu = broken_off(&memory, &hardware);
     hardware.set_dead(true);
-    smmu.sync().unwrap_err();
-    smmu.invalidate(Vmid(5), Scope::All).unwrap_err();
-    hardware.catch_up();
-    smmu.sync().unwrap();
-    hardware.set_dead(true);
-    smmu.invalidate(Vmid(5), Scope::All).unwrap_err();
-    hardware.catch_up();
-    hardware.set_dead(true);
-    hardware.take_consumed();
     let stall = Stall { stream: STREAM, stag: 5, write: None };
     // A CMD_SYNC has to stand before it, and nothing takes that out of its way.
     assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| !error.issued));
@@ -323,4 +390,16 @@ fn answer_that_finds_no_room_in_the_queue_is_not_given() {
     assert_eq!(answers(&hardware.take_consumed()), []);
     smmu.resume(&stall, Resume::Retry).unwrap();
     assert_eq!(answers(&hardware.take_consumed()), [5]);
+}
+
+#[test]
+fn batch_ends_where_the_sync_that_had_to_stand_in_it_is_withdrawn() {
+    let memory = Fake::new(8);
+    let hardware = mmu_700(&memory);
+    let smmu = broken_off(&memory, &hardware);
+    let stall = Stall { stream: STREAM, stag: 5, write: None };
+    hardware.refuse(0x46, 2, 1);
+    assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| !error.issued));
+    smmu.resume(&stall, Resume::Retry).unwrap();
+    assert_eq!(hardware.take_consumed(), [SYNC, retry(0x41, 5), SYNC]);
 }
