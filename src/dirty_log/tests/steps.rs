@@ -40,6 +40,7 @@ fn steps_are_bounded(tlb: &FakeTlb, more: usize) {
     // Two views of 32 trees of 513 tables, two bitmaps of 256 frames.
     assert_eq!(fills, 2 * 32 * 513 + 2 * 256 + more);
     assert!(steps > 64, "{steps}");
+    assert_eq!(log.statistics().blocks_split, 2 * 32);
     step = 0;
     while let Progress::More(next) = log.stop(&fake, &mut space, step).unwrap() {
         frees += most(&take_trace(), |e| matches!(e, Event::Free(_)));

@@ -41,6 +41,16 @@ fn a_gigabyte_that_is_not_congruent_is_made_of_pages() {
 }
 
 #[test]
+fn half_a_tebibyte_is_made_of_gigabytes() {
+    let fake = Fake::new(4);
+    let mut tree = Tree::new(&fake, Format::new(48).unwrap()).unwrap();
+    map(&fake, &mut tree, range(512 * G, 512 * G), Pa(512 * G)).unwrap();
+    assert_eq!(blocks_and_pages(&tree), (512, 0, 0));
+    let fifth = fake.read(leaf_pa(&fake, &tree, (512 + 5) * G));
+    assert_eq!(fifth, descriptor::leaf(1, Pa((512 + 5) * G), Rights::RAM));
+}
+
+#[test]
 fn tables_of_half_a_tebibyte_of_pages_are_counted_without_a_look_at_each() {
     let fake = Fake::new(1);
     let all = range(0, 512 * G);
