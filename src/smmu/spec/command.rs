@@ -312,7 +312,9 @@ mod tests {
 
     #[test]
     fn raw_command_says_its_name_and_words() {
-        let text = std::format!("{}", RawCommand(Command::TlbiS12Vmall(Vmid(3)).words()));
+        let command = RawCommand(Command::TlbiS12Vmall(Vmid(3)).words());
+        let text = command.to_string();
+        assert_eq!(std::format!("{command:?}"), text);
         assert_eq!(text, "CMD_TLBI_S12_VMALL (0x0000000300000028 0x0000000000000000)");
         assert_eq!(RawCommand([0xff, 0]).name(), "unknown command");
     }
