@@ -473,3 +473,17 @@ fn every_error_says_what_is_the_matter_and_what_to_do() {
         "the log would be weaker than demanded: CPU write-protect faults, devices digest"
     );
 }
+
+#[test]
+fn a_report_ends_with_its_part_in_the_middle_of_a_word() {
+    let (fake, tlb) = (Fake::new(64), FakeTlb::default());
+    let mut space = space(&fake, &tlb, 2 * M, DmaTier::Hardware);
+    let mut log = started(&fake, &mut space, range(RAM, 2 * M));
+    for page in [69, 70, 75] {
+        cpu_writes(&fake, &space, RAM + page * 0x1000);
+    }
+    let part = range(RAM, 70 * 0x1000);
+    assert_eq!(sync(&mut log, &fake, &space, part, clearing(CPU)), Ok(vec![69]));
+    let left = range(RAM + 70 * 0x1000, 10 * 0x1000);
+    assert_eq!(sync(&mut log, &fake, &space, left, clearing(CPU)), Ok(vec![0, 5]));
+}
