@@ -73,8 +73,8 @@ struct State {
     dead: bool,
     /// Commands consumed with each read of CMDQ_CONS.
     pace: u32,
-    /// Opcode refused, error code, how often.
-    refuse: Option<(u64, u64, u32)>,
+    /// Opcodes refused, each with an error code and how often.
+    refuse: Vec<(u64, u64, u32)>,
     /// Every poll of EVENTQ_PROD finds that records were lost.
     always_overflows: bool,
     /// Commands consumed.
@@ -147,7 +147,9 @@ impl<'m> FakeSmmu<'m> {
 
     /// Refuses the next `times` commands with `opcode` by error `code`.
     pub(super) fn refuse(&self, opcode: u64, code: u64, times: u32) {
-        self.state.borrow_mut().refuse = Some((opcode, code, times));
+        let refuse = &mut self.state.borrow_mut().refuse;
+        refuse.retain(|(of, ..)| *of != opcode);
+        refuse.push((opcode, code, times));
     }
 
     /// The commands consumed since the last call.
@@ -234,8 +236,9 @@ impl State {
             let base = self.get(Register64::CmdqBase.offset()) & 0x00ff_ffff_ffff_ffe0;
             let pa = Pa(base + (cons & (mask >> 1)) * 16);
             let command = [memory.read(pa), memory.read(pa.offset(8))];
-            match &mut self.refuse {
-                Some((opcode, code, times)) if *times > 0 && command[0] & 0xff == *opcode => {
+            let refusal = self.refuse.iter_mut().find(|(of, ..)| *of == command[0] & 0xff);
+            match refusal {
+                Some((_, code, times)) if *times > 0 => {
                     *times -= 1;
                     let register = cons | *code << 24;
                     self.registers.insert(Register32::CmdqCons.offset(), register);

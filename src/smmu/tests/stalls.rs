@@ -403,3 +403,43 @@ fn batch_ends_where_the_sync_that_had_to_stand_in_it_is_withdrawn() {
     smmu.resume(&stall, Resume::Retry).unwrap();
     assert_eq!(hardware.take_consumed(), [SYNC, retry(0x41, 5), SYNC]);
 }
+
+#[test]
+fn answer_that_is_owed_and_withdrawn_again_keeps_its_stream_from_its_end() {
+    let memory = Fake::new(8);
+    let hardware = stalling(&memory);
+    let smmu = up(&memory, &hardware);
+    let mut queue = with_streams(&smmu, &hardware);
+    let stall = Stall { stream: STREAM, stag: 5, write: None };
+    hardware.set_dead(true);
+    assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
+    hardware.refuse(0x44, 2, 2);
+    hardware.catch_up();
+    smmu.handle_gerror();
+    assert!(queue.detach(StreamId(8), |_| ()).is_err());
+    assert!(hardware.take_consumed().is_empty(), "nothing goes before it");
+    settle(&smmu, &hardware);
+    assert_eq!(hardware.take_consumed()[0], retry(0x41, 5));
+}
+
+#[test]
+fn answer_that_is_owed_stays_owed_where_it_cannot_even_be_written() {
+    // No room, since nothing takes the CMD_SYNC out of its way; or that is refused, and then the queue is withdrawn.
+    for silent in [true, false] {
+        let memory = Fake::new(8);
+        let hardware = mmu_700(&memory);
+        let smmu = up(&memory, &hardware);
+        hardware.take_consumed();
+        let stall = Stall { stream: STREAM, stag: 5, write: None };
+        hardware.set_dead(true);
+        assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
+        hardware.refuse(0x44, 2, if silent { 1 } else { 2 });
+        hardware.catch_up();
+        smmu.handle_gerror();
+        hardware.refuse(0x46, 1, u32::from(!silent));
+        hardware.set_dead(silent);
+        smmu.sync().unwrap_err();
+        settle(&smmu, &hardware);
+        assert_eq!(answers(&hardware.take_consumed()), [5], "{silent}");
+    }
+}
