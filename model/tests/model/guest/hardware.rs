@@ -7,6 +7,7 @@ use strandline::stage2::Tree;
 use super::{Guest, Outcome};
 use crate::gate::Gate;
 use crate::guest::snapshot::tables_of;
+use crate::vm::STREAMS;
 
 /// How long a VM that ends waits for the SMMU, in hardware steps.
 const PATIENCE: u32 = 100_000;
@@ -51,8 +52,9 @@ impl Guest<'_> {
         if answers { Ok(()) } else { Err("the SMMU does not come back".to_owned()) }
     }
 
-    /// Every stalled transaction gets its answer.
+    /// Every stalled transaction gets its answer. Devices begin no others: where nothing is mapped one would always wait.
     pub(super) fn wait_for_stalls(&mut self) -> Outcome {
+        STREAMS.iter().for_each(|stream| self.machine().set_active(*stream, false));
         let answered = (0..PATIENCE).any(|_| {
             self.host.run(1);
             self.machine().unanswered() == 0
