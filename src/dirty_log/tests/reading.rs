@@ -482,6 +482,8 @@ fn a_report_ends_with_its_part_in_the_middle_of_a_word() {
     for page in [69, 70, 75] {
         cpu_writes(&fake, &space, RAM + page * 0x1000);
     }
+    // All three are in the log of EL2.
+    assert_eq!(sync(&mut log, &fake, &space, range(RAM, 2 * M), CPU), Ok(vec![69, 70, 75]));
     let part = range(RAM, 70 * 0x1000);
     assert_eq!(sync(&mut log, &fake, &space, part, clearing(CPU)), Ok(vec![69]));
     let left = range(RAM + 70 * 0x1000, 10 * 0x1000);
