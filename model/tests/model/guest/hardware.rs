@@ -47,6 +47,10 @@ impl Guest<'_> {
         self.revive();
         let answers = (0..PATIENCE).any(|_| {
             self.host.run(1);
+            // A command that was refused stops the queue until somebody hears of it: the interrupt.
+            for smmu in self.smmus {
+                let _told = self.host.driving(|| smmu.handle_gerror());
+            }
             self.answers()
         });
         if answers { Ok(()) } else { Err("the SMMU does not come back".to_owned()) }
