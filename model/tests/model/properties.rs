@@ -270,6 +270,8 @@ fn second_trees_outlast_an_smmu_that_stops_answering() {
     let mut met = lives(110_000..110_120, FATAL, switching);
     // One that fell silent between the invalidations of a view's two trees.
     met += lives(900_291..900_292, FATAL, switching);
+    // And one in which a tree came to stand where another had lost a table for good.
+    met += lives(41_361_079..41_361_080, FATAL, switching);
     assert!(met.deaths > 480 && met.dead_starts > 190 && met.dead_stops > 30 && met.dead_unmaps > 55);
     assert!(met.untrusted_syncs > 200 && met.dead_detaches > 8 && met.quarantined > 50 && met.switches > 600);
 }

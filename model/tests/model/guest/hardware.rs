@@ -1,5 +1,7 @@
 //! The SMMU stops answering, and answers again; and what is out of use for ever because it did.
 
+use std::collections::BTreeMap;
+
 use strandline::addr::Pa;
 use strandline::address_space::DmaView;
 use strandline::stage2::Tree;
@@ -122,9 +124,10 @@ impl Guest<'_> {
         }
     }
 
-    /// Forgets the trees that are gone: others may come to stand where they did.
+    /// Forgets the trees that are gone: others may come to stand where they did, of which less was unlinked.
     pub(super) fn forget_trees(&mut self) {
-        let now = self.unlinked_now();
-        self.unlinked.retain(|root, _| now.iter().any(|(of_now, _)| of_now == root));
+        let now = BTreeMap::from_iter(self.unlinked_now());
+        let kept = self.unlinked.iter().filter_map(|(root, known)| Some((*root, *known.min(now.get(root)?))));
+        self.unlinked = kept.collect();
     }
 }
