@@ -37,6 +37,9 @@ fn main() -> ExitCode {
 
 fn run(copy: &Path, report: &Path, options: &[String]) -> Result<(), String> {
     let mutants = mutant::list(copy, options)?;
+    if mutants.is_empty() {
+        return Err(format!("there is nothing to change: {}", options.join(" ")));
+    }
     let built = build::all_at_once(copy, &mutants)?;
     let trials: Vec<&Mutant> = mutants.iter().filter(|m| !built.left.contains(&m.id)).collect();
     eprintln!("mutants: {} of {} are tried by one build", trials.len(), mutants.len());
