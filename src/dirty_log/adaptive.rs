@@ -248,7 +248,7 @@ fn adapt_views<P: Platform, D: DmaTlb>(
     reading: &Reading<'_>,
     statistics: &mut Statistics,
 ) -> Result<(), ViewError> {
-    let (flags, mode) = (reading.flags, reading.mode());
+    let flags = reading.flags;
     if flags.names(LogSource::Dma) {
         sync::collect_dma_updates(platform, space, &DmaView::adapts)?;
     }
@@ -258,16 +258,10 @@ fn adapt_views<P: Platform, D: DmaTlb>(
     let ask = |source| Ask { ledger, source, reading, whole: &whole };
     if flags.names(LogSource::Cpu) && cpu.walker.adapts() {
         cpu.walker.collect_updates(platform)?;
-        let mut pass = adaptive.pass(mode);
-        let adapted = adapt_view(platform, cpu, &mut pass, &ask(LogSource::Cpu), quarantined);
-        statistics.add(pass.done());
-        adapted?;
+        adapt_view(platform, cpu, adaptive, &ask(LogSource::Cpu), quarantined, statistics)?;
     }
     for view in dma.iter_mut().flatten().filter(|view| view.adapts() && flags.names(LogSource::Dma)) {
-        let mut pass = adaptive.pass(mode);
-        let adapted = adapt_view(platform, &mut view.view, &mut pass, &ask(LogSource::Dma), quarantined);
-        statistics.add(pass.done());
-        adapted?;
+        adapt_view(platform, &mut view.view, adaptive, &ask(LogSource::Dma), quarantined, statistics)?;
     }
     Ok(())
 }
@@ -281,8 +275,22 @@ struct Ask<'a> {
     whole: &'a dyn Fn(IpaRange) -> bool,
 }
 
-/// One pass over a view.
+/// One pass over a view; what it has done counts, whatever comes of it.
 fn adapt_view<P: Platform, W: Walker<P>>(
+    platform: &P,
+    view: &mut View<W>,
+    adaptive: &mut Adaptive,
+    ask: &Ask<'_>,
+    quarantined: &mut u64,
+    statistics: &mut Statistics,
+) -> Result<(), ViewError> {
+    let mut pass = adaptive.pass(ask.reading.mode());
+    let passed = pass_over(platform, view, &mut pass, ask, quarantined);
+    statistics.add(pass.done());
+    passed
+}
+
+fn pass_over<P: Platform, W: Walker<P>>(
     platform: &P,
     view: &mut View<W>,
     pass: &mut Pass<'_>,

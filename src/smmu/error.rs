@@ -8,6 +8,7 @@ use crate::hw::DmaTlbError;
 use super::features::{Httu, Unsupported};
 use super::spec::command::{Command, RawCommand};
 use super::spec::pages::Register32;
+use super::spec::registers::CMDQ_CONS;
 
 /// Why commands were not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub enum CommandError {
 
 impl CommandError {
     /// CERROR_ABT (IHI 0070 §7.1).
-    pub(super) const ABORT: u8 = 2;
+    pub(super) const ABORT: u8 = CMDQ_CONS::ERR::Value::Abort as u8;
 
     /// Whether the queue's memory could not be read: all that was not consumed has been taken back.
     pub(super) const fn withdrew(&self) -> bool {
