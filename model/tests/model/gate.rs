@@ -8,8 +8,6 @@ use strandline::hw::{
     TreeSwitch,
 };
 
-use strandline_model::SmmuPort;
-
 use crate::host::{Driver, Host, Mischief};
 
 /// The driver, which nobody else uses while it is at work.
@@ -43,15 +41,6 @@ impl<'a> Gate<'a> {
             _ => SizeChange::Never,
         };
         Self { less: Some(less), ..Self::new(host, driver) }
-    }
-}
-
-impl Gate<'_> {
-    /// The SMMU that the driver drives.
-    fn port(&self) -> SmmuPort {
-        let machine = &self.host.machine;
-        let second = if self.second { machine.second_smmu() } else { None };
-        second.unwrap_or_else(|| machine.smmu())
     }
 }
 
@@ -97,7 +86,7 @@ impl TreeSwitch for Gate<'_> {
 
     fn end_vmid(&self, vmid: Vmid, forgotten: bool) {
         if !forgotten {
-            self.port().quarantine_vmid(vmid);
+            self.host.port(self.second).quarantine_vmid(vmid);
         }
         self.driver.end_vmid(vmid, forgotten);
     }

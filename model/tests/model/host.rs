@@ -176,6 +176,12 @@ impl<'a> Host<'a> {
         Self { machine, mischief, words, bell, space, stalls, recorded, denied }
     }
 
+    /// The SMMU, or of two the `second`.
+    pub fn port(&self, second: bool) -> SmmuPort {
+        let second = if second { self.machine.second_smmu() } else { None };
+        second.unwrap_or_else(|| self.machine.smmu())
+    }
+
     /// From now on faults are answered, in `space`.
     pub fn open(&'a self, space: Space<'a>) {
         *self.space.borrow_mut() = Some(space);

@@ -138,8 +138,7 @@ impl<'a> Guest<'a> {
 
     /// The SMMU of a stream.
     fn port(&self, stream: usize) -> SmmuPort {
-        let second = if stream == 1 { self.machine().second_smmu() } else { None };
-        second.unwrap_or_else(|| self.machine().smmu())
+        self.host.port(stream == 1)
     }
 
     fn is_on(&self) -> bool {
