@@ -31,18 +31,27 @@ fn tree(fake: &Fake) -> Tree {
 }
 
 fn map(fake: &Fake, tree: &mut Tree, range: IpaRange, pa: Pa) -> Result<(), MapError> {
-    let mapping = Mapping { range, pa, rights: Rights::RAM, by_pages: None };
-    let needed = tree.map_needs(fake, &mapping)?;
+    make(fake, tree, &Mapping { range, pa, rights: Rights::RAM, by_pages: None }).map(drop)
+}
+
+/// Makes `mapping` out of as many frames as are counted, and says how many these are.
+fn make(fake: &Fake, tree: &mut Tree, mapping: &Mapping) -> Result<usize, MapError> {
+    let needed = tree.map_needs(fake, mapping)?;
     let mut reserve = fake.reserve(needed).map_err(MapError::OutOfFrames)?;
-    tree.map(fake, &mapping, &mut reserve, false);
+    tree.map(fake, mapping, &mut reserve, false);
     assert_eq!(reserve.left(), 0, "what was counted is what was taken");
     fake.unreserve(reserve);
-    Ok(())
+    Ok(needed)
 }
 
 fn cpu_view(fake: &Fake, bytes: u64) -> View<CpuWalker> {
+    cpu_view_of(fake, bytes, PA)
+}
+
+/// [`cpu_view`] whose RAM begins at `pa`.
+fn cpu_view_of(fake: &Fake, bytes: u64, pa: Pa) -> View<CpuWalker> {
     let mut tree = tree(fake);
-    map(fake, &mut tree, range(RAM.0, bytes), PA).unwrap();
+    map(fake, &mut tree, range(RAM.0, bytes), pa).unwrap();
     View { tree, walker: CpuWalker { vmid: Vmid(3), direct: false, repeat: false } }
 }
 

@@ -30,6 +30,19 @@ fn adaptive_log(
     log
 }
 
+/// A VM of `bytes` all of which is logged, by `policy`.
+fn adapting_vm<'d>(
+    fake: &Fake,
+    tlb: &'d FakeTlb,
+    bytes: u64,
+    policy: Policy,
+) -> (AddressSpace<'d, FakeTlb>, IpaRange, DirtyLog) {
+    let mut space = adapting_space(fake, tlb, bytes);
+    let all = range(RAM, bytes);
+    let log = adaptive_log(fake, &mut space, all, policy);
+    (space, all, log)
+}
+
 /// As [`sync`], changing sizes on the way.
 fn sync_adapting(
     log: &mut DirtyLog,
@@ -67,9 +80,7 @@ fn a_start_takes_one_table_for_each_gib_and_a_list_for_what_is_split_later() {
 #[test]
 fn a_block_that_was_written_is_reported_whole_once_and_then_by_pages() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, QUICK);
     device_writes(&fake, &space, RAM + 3 * M);
     let whole: Vec<u64> = (512..1024).collect();
     assert_eq!(sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)), Ok(whole));
@@ -83,9 +94,7 @@ fn a_block_that_was_written_is_reported_whole_once_and_then_by_pages() {
 #[test]
 fn a_keeping_sync_splits_nothing() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, QUICK);
     cpu_writes(&fake, &space, RAM);
     for _ in 0..2 {
         let kept = sync_adapting(&mut log, &fake, &mut space, all, CPU).unwrap();
@@ -96,9 +105,7 @@ fn a_keeping_sync_splits_nothing() {
 #[test]
 fn a_region_that_stays_clean_for_the_passes_of_the_policy_is_a_block_again() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, Policy { cold_passes: 3, ..QUICK });
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, Policy { cold_passes: 3, ..QUICK });
     let free = fake.free_frames();
     device_writes(&fake, &space, RAM);
     let mut pass = |space: &mut _| {
@@ -133,9 +140,7 @@ fn passes_over_part_of_a_region_do_not_count_and_none_merge_it() {
 #[test]
 fn a_pass_that_splits_and_merges_swaps_then_invalidates_once_and_reads_what_is_gone_again() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, Policy { cold_passes: 1, ..QUICK });
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, Policy { cold_passes: 1, ..QUICK });
     device_writes(&fake, &space, RAM);
     sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap();
     device_writes(&fake, &space, RAM + 2 * M);
@@ -175,9 +180,7 @@ fn a_pass_that_splits_and_merges_swaps_then_invalidates_once_and_reads_what_is_g
 #[test]
 fn a_write_that_lands_in_a_table_whose_place_a_block_has_taken_is_reported() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, Policy { cold_passes: 1, ..QUICK });
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, Policy { cold_passes: 1, ..QUICK });
     device_writes(&fake, &space, RAM);
     sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap();
     let page = space.dma_views().next().unwrap().view.tree.walk(&fake, Ipa(RAM + 0x7000)).0.pa;
@@ -190,9 +193,8 @@ fn a_write_that_lands_in_a_table_whose_place_a_block_has_taken_is_reported() {
 #[test]
 fn without_a_frame_a_block_stays_a_block_and_is_reported_whole_again() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, Policy { reserve: 1, cold_passes: 0, ..QUICK });
+    let (mut space, all, mut log) =
+        adapting_vm(&fake, &tlb, 8 * M, Policy { reserve: 1, cold_passes: 0, ..QUICK });
     let hoard: Vec<_> = core::iter::from_fn(|| fake.alloc(0)).collect();
     for i in 0..2 {
         device_writes(&fake, &space, RAM + i * 2 * M);
@@ -219,9 +221,7 @@ fn without_a_frame_a_block_stays_a_block_and_is_reported_whole_again() {
 #[test]
 fn a_step_splits_no_more_blocks_than_the_policy_says() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, Policy { splits: 1, ..QUICK });
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, Policy { splits: 1, ..QUICK });
     for i in 0..4 {
         device_writes(&fake, &space, RAM + i * 2 * M);
     }
@@ -232,9 +232,7 @@ fn a_step_splits_no_more_blocks_than_the_policy_says() {
 #[test]
 fn a_clear_splits_what_its_mask_names_and_keeps_the_rest_of_it() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, QUICK);
     cpu_writes(&fake, &space, RAM);
     cpu_writes(&fake, &space, RAM + 2 * M);
     let wanted = |word| if word == 0 { 0b101 } else { 0 };
@@ -247,9 +245,7 @@ fn a_clear_splits_what_its_mask_names_and_keeps_the_rest_of_it() {
 #[test]
 fn a_sync_under_shared_access_reads_an_adaptive_log_and_leaves_its_blocks() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let (space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, QUICK);
     for _ in 0..2 {
         device_writes(&fake, &space, RAM);
         assert_eq!(sync(&mut log, &fake, &space, all, clearing(DMA)).unwrap().len(), 512);
@@ -317,9 +313,7 @@ fn a_log_that_nobody_bears_is_refused_by_name_and_changes_nothing() {
 #[test]
 fn a_sync_of_one_source_changes_no_size_of_the_other() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, QUICK);
     device_writes(&fake, &space, RAM);
     cpu_writes(&fake, &space, RAM + 2 * M);
     let sizes = |space: &AddressSpace<'_, FakeTlb>| {
@@ -334,9 +328,7 @@ fn a_sync_of_one_source_changes_no_size_of_the_other() {
 #[test]
 fn an_invalidation_that_fails_makes_the_log_untrusted_and_quarantines_what_was_merged() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, Policy { cold_passes: 1, ..QUICK });
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, Policy { cold_passes: 1, ..QUICK });
     device_writes(&fake, &space, RAM);
     sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap();
     // The CMD_SYNC before the walk completes, that of the invalidation does not.
@@ -348,9 +340,7 @@ fn an_invalidation_that_fails_makes_the_log_untrusted_and_quarantines_what_was_m
 #[test]
 fn each_table_that_was_merged_is_quarantined_when_an_invalidation_fails() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, Policy { cold_passes: 1, ..QUICK });
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, Policy { cold_passes: 1, ..QUICK });
     for i in 0..3 {
         device_writes(&fake, &space, RAM + i * 2 * M);
     }
@@ -363,9 +353,7 @@ fn each_table_that_was_merged_is_quarantined_when_an_invalidation_fails() {
 #[test]
 fn a_pass_that_meets_a_foreign_descriptor_counts_what_it_split_and_frees_the_rest() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, QUICK);
     let free = fake.free_frames();
     for i in 0..3 {
         cpu_writes(&fake, &space, RAM + i * 2 * M);
@@ -382,9 +370,7 @@ fn a_pass_that_meets_a_foreign_descriptor_counts_what_it_split_and_frees_the_res
 #[test]
 fn more_blocks_than_are_replaced_together_are_split_by_one_pass() {
     let (fake, tlb) = (Fake::new(300), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 136 * M);
-    let all = range(RAM, 136 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, Policy { splits: 100, ..QUICK });
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 136 * M, Policy { splits: 100, ..QUICK });
     for i in 0..68 {
         device_writes(&fake, &space, RAM + i * 2 * M);
     }
@@ -399,9 +385,7 @@ fn more_blocks_than_are_replaced_together_are_split_by_one_pass() {
 #[test]
 fn a_pass_that_merges_nothing_waits_for_nothing_behind_its_invalidation() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, QUICK);
     device_writes(&fake, &space, RAM);
     take_trace();
     sync_adapting(&mut log, &fake, &mut space, all, clearing(DMA)).unwrap();
@@ -423,9 +407,7 @@ fn a_pass_that_merges_nothing_waits_for_nothing_behind_its_invalidation() {
 fn two_blocks_of_one_cache_line_are_both_found() {
     for (a, b) in (0..8).flat_map(|a| (0..a).map(move |b| (b, a))) {
         let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-        let mut space = adapting_space(&fake, &tlb, 16 * M);
-        let all = range(RAM, 16 * M);
-        let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+        let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 16 * M, QUICK);
         for block in [a, b] {
             device_writes(&fake, &space, RAM + block * 2 * M);
         }
@@ -437,9 +419,7 @@ fn two_blocks_of_one_cache_line_are_both_found() {
 #[test]
 fn memory_that_rests_is_read_once_a_block() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 128 * M);
-    let all = range(RAM, 128 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 128 * M, QUICK);
     let loads = |log: &mut DirtyLog, space: &mut _, part| {
         take_loads();
         sync_adapting(log, &fake, space, part, clearing(DMA)).unwrap();
@@ -484,9 +464,7 @@ fn device_registers_in_the_range_are_in_no_log_and_become_no_block_of_it() {
 #[test]
 fn clears_of_all_of_a_region_merge_it_too() {
     let (fake, tlb) = (Fake::new(64), FakeTlb::default());
-    let mut space = adapting_space(&fake, &tlb, 8 * M);
-    let all = range(RAM, 8 * M);
-    let mut log = adaptive_log(&fake, &mut space, all, QUICK);
+    let (mut space, all, mut log) = adapting_vm(&fake, &tlb, 8 * M, QUICK);
     device_writes(&fake, &space, RAM);
     for _ in 0..3 {
         log.clear_adapting(&fake, &mut space, all, DMA, |_| u64::MAX, |_, _| ()).unwrap();

@@ -19,11 +19,22 @@ fn with_ram<'d>(
     tier: DmaTier,
     coherent: bool,
 ) -> (AddressSpace<'d, FakeTlb>, IpaRange, Pa) {
-    let ram: FrameBlock = fake.alloc(PAGES.trailing_zeros()).unwrap();
+    with_pages(fake, tlb, PAGES, tier, coherent)
+}
+
+/// The same with `pages` pages of RAM, a power of two.
+fn with_pages<'d>(
+    fake: &Fake,
+    tlb: &'d FakeTlb,
+    pages: u64,
+    tier: DmaTier,
+    coherent: bool,
+) -> (AddressSpace<'d, FakeTlb>, IpaRange, Pa) {
+    let ram: FrameBlock = fake.alloc(pages.trailing_zeros()).unwrap();
     let pa = ram.into_pa();
     let mut space = AddressSpace::new(fake, Format::new(36).unwrap(), Vmid(1)).unwrap();
     space.add_dma_view(fake, DmaWalker { tlb, vmid: Vmid(2), coherent }, tier).unwrap();
-    let all = range(RAM, PAGES * 4096);
+    let all = range(RAM, pages * 4096);
     space.map(fake, Region { range: all, pa, reach: Reach::Ram }).unwrap();
     (space, all, pa)
 }
@@ -58,13 +69,7 @@ fn a_page_is_reported_where_its_bytes_have_changed_and_only_there() {
 #[test]
 fn pages_of_a_block_are_compared_one_by_one() {
     let (fake, tlb) = (Fake::new(600), FakeTlb::default());
-    let ram = fake.alloc(9).unwrap().into_pa();
-    let mut space = AddressSpace::new(&fake, Format::new(36).unwrap(), Vmid(1)).unwrap();
-    space
-        .add_dma_view(&fake, DmaWalker { tlb: &tlb, vmid: Vmid(2), coherent: true }, DmaTier::Digest)
-        .unwrap();
-    let all = range(RAM, 2 * M);
-    space.map(&fake, Region { range: all, pa: ram, reach: Reach::Ram }).unwrap();
+    let (mut space, all, ram) = with_pages(&fake, &tlb, 512, DmaTier::Digest, true);
     let mut log = DirtyLog::new(CpuTier::Hardware).with_key(KEY, KeySource::Cpu);
     let by_blocks = Request { granule: PageSize::Size2M.into(), ..Request::from(all) };
     start(&mut log, &fake, &mut space, by_blocks);
@@ -240,13 +245,7 @@ fn a_log_with_digests_needs_a_key_and_its_memory_is_its_formula() {
 #[test]
 fn a_start_that_is_given_up_among_its_digests_gives_every_frame_back() {
     let (fake, tlb) = (Fake::new(2300), FakeTlb::default());
-    let ram = fake.alloc(10).unwrap().into_pa();
-    let mut space = AddressSpace::new(&fake, Format::new(36).unwrap(), Vmid(1)).unwrap();
-    space
-        .add_dma_view(&fake, DmaWalker { tlb: &tlb, vmid: Vmid(2), coherent: true }, DmaTier::Digest)
-        .unwrap();
-    let all = range(RAM, 4 * M);
-    space.map(&fake, Region { range: all, pa: ram, reach: Reach::Ram }).unwrap();
+    let (mut space, all, _) = with_pages(&fake, &tlb, 1024, DmaTier::Digest, true);
     let free = fake.free_frames();
     // 1024 pages: four steps of digests.
     for steps in 1..6 {

@@ -251,6 +251,16 @@ fn part_that_owes_invalidations_twice_gets_each_answer_and_each_end_once() {
     assert_eq!(hardware.take_consumed(), [cfgi, SYNC, cfgi, SYNC, stall_term, SYNC]);
 }
 
+/// A transaction that waits.
+const STALL: Stall = Stall { stream: STREAM, stag: 5, write: None };
+
+/// Answers [`STALL`] while the SMMU is silent: the answer is in its queue.
+fn answer_in_silence(smmu: &Driver<'_>, hardware: &FakeSmmu<'_>) {
+    hardware.set_dead(true);
+    let given = ResumeError { error: DmaTlbError::Timeout, issued: true };
+    assert_eq!(smmu.resume(&STALL, Resume::Retry), Err(given));
+}
+
 /// Lets the SMMU catch up, and asks for nothing, until that succeeds.
 fn settle(smmu: &Driver<'_>, hardware: &FakeSmmu<'_>) {
     let settled = (0..8).any(|_| {
@@ -272,10 +282,7 @@ fn answer_that_is_dropped_when_a_silent_smmu_comes_back_is_given_again_before_an
         let hardware = stalling(&memory);
         let smmu = up(&memory, &hardware);
         hardware.take_consumed();
-        let stall = Stall { stream: STREAM, stag: 5, write: None };
-        hardware.set_dead(true);
-        let silent = ResumeError { error: DmaTlbError::Timeout, issued: true };
-        assert_eq!(smmu.resume(&stall, Resume::Retry), Err(silent));
+        answer_in_silence(&smmu, &hardware);
         hardware.refuse(0x44, code, 1);
         settle(&smmu, &hardware);
         assert_eq!(answers(&hardware.take_consumed()), [5], "CERROR {code}");
@@ -291,9 +298,7 @@ fn answer_that_is_refused_again_and_again_does_not_keep_the_queue_from_work() {
         let memory = Fake::new(8);
         let hardware = stalling(&memory);
         let smmu = up(&memory, &hardware);
-        let stall = Stall { stream: STREAM, stag: 5, write: None };
-        hardware.set_dead(true);
-        assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
+        answer_in_silence(&smmu, &hardware);
         hardware.refuse(0x44, code, 9);
         settle(&smmu, &hardware);
         hardware.take_consumed();
@@ -310,12 +315,11 @@ fn answer_that_was_consumed_is_not_given_again_whatever_becomes_of_the_sync_behi
         let memory = Fake::new(8);
         let hardware = stalling(&memory);
         let smmu = up_with(&memory, &hardware, &options);
-        let stall = Stall { stream: STREAM, stag: 5, write: None };
         hardware.refuse(0x46, 2, 1);
-        assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued), "{bits}");
+        assert!(smmu.resume(&STALL, Resume::Retry).is_err_and(|error| error.issued), "{bits}");
         // The same, told after a time-out.
         hardware.refuse(0x46, 3, u32::MAX);
-        let late = Stall { stag: 6, ..stall };
+        let late = Stall { stag: 6, ..STALL };
         assert!(smmu.resume(&late, Resume::Retry).is_err_and(|error| error.issued), "{bits}");
         hardware.refuse(0x46, 2, 1);
         settle(&smmu, &hardware);
@@ -329,9 +333,7 @@ fn answer_that_is_owed_comes_before_the_end_of_its_stream_and_fails_nobody_else(
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
     let mut queue = with_streams(&smmu, &hardware);
-    let stall = Stall { stream: STREAM, stag: 5, write: None };
-    hardware.set_dead(true);
-    assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
+    answer_in_silence(&smmu, &hardware);
     hardware.refuse(0x44, 2, 1);
     hardware.catch_up();
     // It is withdrawn at interrupt time; then the CMD_SYNC behind it is refused once.
@@ -349,9 +351,7 @@ fn answer_that_is_owed_stays_owed_while_the_smmu_is_silent() {
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
     hardware.take_consumed();
-    let stall = Stall { stream: STREAM, stag: 5, write: None };
-    hardware.set_dead(true);
-    assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
+    answer_in_silence(&smmu, &hardware);
     hardware.refuse(0x44, 2, 1);
     hardware.catch_up();
     smmu.handle_gerror();
@@ -383,12 +383,11 @@ fn answer_that_finds_no_room_in_the_queue_is_not_given() {
     let hardware = mmu_700(&memory);
     let smmu = broken_off(&memory, &hardware);
     hardware.set_dead(true);
-    let stall = Stall { stream: STREAM, stag: 5, write: None };
     // A CMD_SYNC has to stand before it, and nothing takes that out of its way.
-    assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| !error.issued));
+    assert!(smmu.resume(&STALL, Resume::Retry).is_err_and(|error| !error.issued));
     settle(&smmu, &hardware);
     assert_eq!(answers(&hardware.take_consumed()), []);
-    smmu.resume(&stall, Resume::Retry).unwrap();
+    smmu.resume(&STALL, Resume::Retry).unwrap();
     assert_eq!(answers(&hardware.take_consumed()), [5]);
 }
 
@@ -397,10 +396,9 @@ fn batch_ends_where_the_sync_that_had_to_stand_in_it_is_withdrawn() {
     let memory = Fake::new(8);
     let hardware = mmu_700(&memory);
     let smmu = broken_off(&memory, &hardware);
-    let stall = Stall { stream: STREAM, stag: 5, write: None };
     hardware.refuse(0x46, 2, 1);
-    assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| !error.issued));
-    smmu.resume(&stall, Resume::Retry).unwrap();
+    assert!(smmu.resume(&STALL, Resume::Retry).is_err_and(|error| !error.issued));
+    smmu.resume(&STALL, Resume::Retry).unwrap();
     assert_eq!(hardware.take_consumed(), [SYNC, retry(0x41, 5), SYNC]);
 }
 
@@ -410,9 +408,7 @@ fn answer_that_is_owed_and_withdrawn_again_keeps_its_stream_from_its_end() {
     let hardware = stalling(&memory);
     let smmu = up(&memory, &hardware);
     let mut queue = with_streams(&smmu, &hardware);
-    let stall = Stall { stream: STREAM, stag: 5, write: None };
-    hardware.set_dead(true);
-    assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
+    answer_in_silence(&smmu, &hardware);
     hardware.refuse(0x44, 2, 2);
     hardware.catch_up();
     smmu.handle_gerror();
@@ -430,9 +426,7 @@ fn answer_that_is_owed_stays_owed_where_it_cannot_even_be_written() {
         let hardware = mmu_700(&memory);
         let smmu = up(&memory, &hardware);
         hardware.take_consumed();
-        let stall = Stall { stream: STREAM, stag: 5, write: None };
-        hardware.set_dead(true);
-        assert!(smmu.resume(&stall, Resume::Retry).is_err_and(|error| error.issued));
+        answer_in_silence(&smmu, &hardware);
         hardware.refuse(0x44, 2, if silent { 1 } else { 2 });
         hardware.catch_up();
         smmu.handle_gerror();

@@ -5,29 +5,13 @@ use crate::fake::take_loads;
 use crate::stage2::builder::{self, MapLayout};
 use crate::stage2::descriptor::{MemoryKind, S2AP_WRITE};
 
-/// Maps `range` to `pa`, by pages in `by_pages`, out of as many frames as are counted.
-fn map_by_pages(
-    fake: &Fake,
-    tree: &mut Tree,
-    range: IpaRange,
-    pa: Pa,
-    by_pages: IpaRange,
-) -> Result<usize, MapError> {
-    let mapping = Mapping { range, pa, rights: Rights::RAM, by_pages: Some(by_pages) };
-    let needed = tree.map_needs(fake, &mapping)?;
-    let mut reserve = fake.reserve(needed).map_err(MapError::OutOfFrames)?;
-    tree.map(fake, &mapping, &mut reserve, false);
-    assert_eq!(reserve.left(), 0, "what was counted is what was taken");
-    fake.unreserve(reserve);
-    Ok(needed)
-}
-
 #[test]
 fn only_what_is_to_be_pages_is_made_of_pages() {
     let fake = Fake::new(8);
     let mut tree = tree(&fake);
-    let pages = range(RAM.0 + 4 * M, 2 * M);
-    assert_eq!(map_by_pages(&fake, &mut tree, range(RAM.0, G), PA, pages), Ok(2));
+    let by_pages = Some(range(RAM.0 + 4 * M, 2 * M));
+    let mapping = Mapping { range: range(RAM.0, G), pa: PA, rights: Rights::RAM, by_pages };
+    assert_eq!(make(&fake, &mut tree, &mapping), Ok(2));
     assert_eq!(blocks_and_pages(&tree), (0, 511, 512));
 }
 
@@ -136,9 +120,7 @@ fn a_merge_makes_clean_leaves_dirty_and_touches_no_other() {
 
 /// A tree of the CPU's in which `bytes` of RAM are pages, since no block fits.
 fn of_pages(fake: &Fake, bytes: u64) -> View<CpuWalker> {
-    let mut tree = tree(fake);
-    map(fake, &mut tree, range(RAM.0, bytes), Pa(PA.0 + M)).unwrap();
-    View { tree, walker: CpuWalker { vmid: Vmid(3), direct: false, repeat: false } }
+    cpu_view_of(fake, bytes, Pa(PA.0 + M))
 }
 
 #[test]
